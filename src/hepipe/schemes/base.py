@@ -1,0 +1,192 @@
+"""The interface every scheme fulfils, and the ciphertext tensor that travels through it.
+
+Column layout, on every scheme: a tensor has shape (samples, features); each feature is a ciphertext of its own and
+the samples fill the slots of that ciphertext. More samples than slots make more blocks. A matrix product with public
+weights is then a weighted sum of column ciphertexts: no rotations, and the same code above every scheme.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hepipe.errors import Unsupported
+from hepipe.schemes.parameters import Parameters
+
+FloatArray = npt.NDArray[np.float64]
+Plain = float | npt.ArrayLike
+
+
+class Feature(enum.Flag):
+    """What a scheme can do without the key holder."""
+
+    ADD = enum.auto()
+    MUL_PLAIN = enum.auto()
+    MUL = enum.auto()
+    SUM_SAMPLES = enum.auto()
+
+
+@dataclass(frozen=True, eq=False)
+class CipherTensor:
+    """Encrypted samples in the column layout.
+
+    data       the scheme's ciphertexts, ``data[block][feature]``
+    shape      (samples, features)
+    level      products this tensor still affords
+    log_scale  log2 of the fixed-point scale of its values
+    bound      per feature, a bound on |value|; checked against the room in the ciphertext before any arithmetic
+    key_id     digest of the public key it is encrypted under
+    """
+
+    data: Any
+    shape: tuple[int, int]
+    level: int
+    log_scale: float
+    bound: FloatArray
+    key_id: str
+
+    def __repr__(self) -> str:
+        return (
+            f"<CipherTensor {self.shape[0]}x{self.shape[1]}, level {self.level}, "
+            f"log_scale {self.log_scale:.1f}, key {self.key_id[:8]}>"
+        )
+
+    def with_bound(self, bound: FloatArray) -> CipherTensor:
+        """The same ciphertexts under another stated bound, e.g. the published one instead of the computed one."""
+        return replace(self, bound=np.broadcast_to(np.asarray(bound, dtype=np.float64), (self.shape[1],)).copy())
+
+
+@dataclass(frozen=True, eq=False)
+class KeySet:
+    """The keys of one party: ``secret`` stays with it, ``public`` and ``evaluation`` go to the server."""
+
+    secret: Any
+    public: Any
+    evaluation: Any
+
+
+@dataclass(frozen=True, eq=False)
+class PublicBundle:
+    """What a client gives to a server: parameters, public key, evaluation keys. Holds nothing secret."""
+
+    parameters: Any
+    public: Any
+    evaluation: Any
+
+    @property
+    def key_id(self) -> str:
+        """The id of the public key."""
+        return str(self.public.key_id)
+
+
+class Encryptor(Protocol):
+    """Encodes and encrypts; knows the range a value may have."""
+
+    def encrypt(self, values: npt.ArrayLike, bound: Plain | None = None) -> CipherTensor:
+        """Encrypt an array of shape (samples, features) whose columns are bounded by ``bound``."""
+        ...
+
+
+class Decryptor(Protocol):
+    """The only place a secret key goes."""
+
+    def decrypt(self, x: CipherTensor) -> FloatArray:
+        """Return the values, shape (samples, features)."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Arithmetic on ciphertexts. Prices are levels on a levelled scheme / rounds on an additive one."""
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters all operands share."""
+        ...
+
+    def add(self, x: CipherTensor, y: CipherTensor | Plain) -> CipherTensor:
+        """x + y. Price 0 / 0."""
+        ...
+
+    def sub(self, x: CipherTensor, y: CipherTensor | Plain) -> CipherTensor:
+        """x - y. Price 0 / 0."""
+        ...
+
+    def mul_plain(self, x: CipherTensor, p: Plain, log_scale: float | None = None) -> CipherTensor:
+        """x * p for a scalar or one factor per feature. Price 1 / 0."""
+        ...
+
+    def matmul_plain(self, x: CipherTensor, w: npt.ArrayLike, log_scale: float | None = None) -> CipherTensor:
+        """x @ w for w of shape (features, outputs). Price 1 / 0."""
+        ...
+
+    def sum_samples(self, x: CipherTensor) -> CipherTensor:
+        """The sum over all samples. Price 0 / 0."""
+        ...
+
+    def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:
+        """x * y, feature by feature. Price 1 / 1."""
+        ...
+
+    def mul_pairs(self, pairs: Sequence[tuple[CipherTensor, CipherTensor]]) -> list[CipherTensor]:
+        """Independent products together: on an additive scheme one round for all. Price 1 / 1."""
+        ...
+
+    def refresh(self, x: CipherTensor) -> CipherTensor:
+        """x with its full budget again. Price - / 1."""
+        ...
+
+    def ask(self, fn: Callable[[FloatArray], FloatArray], x: CipherTensor) -> CipherTensor:
+        """fn(x), computed by the key holder, to whom x is revealed. Price - / 1."""
+        ...
+
+    def rerandomize(self, x: CipherTensor) -> CipherTensor:
+        """x as it may leave this party: fresh randomness, lowest level."""
+        ...
+
+
+class Scheme(Protocol):
+    """A homomorphic encryption scheme with fixed parameters."""
+
+    name: str
+    features: Feature
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters of this scheme."""
+        ...
+
+    def keygen(self) -> KeySet:
+        """Fresh keys, from the operating system's randomness."""
+        ...
+
+    def encryptor(self, key: Any) -> Encryptor:
+        """An encryptor for a public key, or (cheaper, smaller) for the secret key of its holder."""
+        ...
+
+    def decryptor(self, secret: Any) -> Decryptor:
+        """A decryptor; the only consumer of a secret key's decrypting half."""
+        ...
+
+    def evaluator(self, keys: KeySet) -> Evaluator:
+        """An evaluator; ``keys.secret`` is never read."""
+        ...
+
+
+def not_supported(reason: str) -> Any:
+    """Declare, in a class body, that a method cannot work here; the support table is generated from these marks."""
+
+    def refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
+        raise Unsupported(f"{type(self).__name__}: {reason}")
+
+    refuse.reason = reason  # type: ignore[attr-defined]
+    return refuse
+
+
+def blocks(samples: int, slots: int) -> list[slice]:
+    """The slices of the sample axis that share a ciphertext."""
+    return [slice(start, min(start + slots, samples)) for start in range(0, samples, slots)]

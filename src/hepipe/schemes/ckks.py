@@ -1,0 +1,335 @@
+"""CKKS on SEAL: one feature column per ciphertext, explicit levels and exact scales, no rotations, no Galois keys.
+
+The key owner encrypts symmetrically, so that one polynomial travels as a 64-byte seed. Plaintext factors are encoded
+at the scale of the prime that rescaling will drop, which restores the operand's scale exactly; sums of products are
+rescaled once. A CKKS decryption must never be published: two of them give away the secret key (Li and Micciancio,
+eprint 2020/1533).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tenseal.sealapi as sealapi
+
+from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
+from hepipe.schemes import seal
+from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain, blocks
+from hepipe.schemes.ledger import Ledger, check_fresh, check_values
+from hepipe.schemes.parameters import CkksParameters
+from hepipe.schemes.secret import SecretKey
+
+
+@dataclass(frozen=True, eq=False)
+class CkksPublicKey:
+    """The encryption key: an encryption of zero at the key level, half of it a seed."""
+
+    parameters: CkksParameters
+    parts: seal.Polynomials
+
+    @cached_property
+    def key_id(self) -> str:
+        """Digest of the parameters and of the key itself."""
+        content = repr(self.parameters).encode() + (self.parts.seed or b"") + self.parts.residues.tobytes()
+        return hashlib.sha256(b"hepipe ckks public key\0" + content).hexdigest()[:32]
+
+    @cached_property
+    def handle(self) -> Any:
+        """SEAL's object."""
+        context = seal.context(self.parameters)
+        body = seal.put_together(self.parts, context.key_parms_id, 1.0)
+        return seal.load(sealapi.PublicKey(), context.seal, body)
+
+
+@dataclass(frozen=True, eq=False)
+class CkksEvaluationKeys:
+    """The relinearization key; empty for linear circuits, which need none."""
+
+    parameters: CkksParameters
+    parts: list[seal.Polynomials] = field(default_factory=list)
+
+    @cached_property
+    def handle(self) -> Any:
+        """SEAL's object."""
+        context = seal.context(self.parameters)
+        body = seal.put_together_switching_keys(self.parts, context.key_parms_id)
+        return seal.load(sealapi.RelinKeys(), context.seal, body)
+
+
+class CkksSecretKey(SecretKey):
+    """The secret polynomial, inside SEAL; refuses to be copied, pickled or printed."""
+
+    def __init__(self, parameters: CkksParameters, handle: Any, key_id: str) -> None:
+        super().__init__(key_id)
+        self.parameters, self._handle = parameters, handle
+
+    def _material(self) -> bytes:
+        return seal.save(self._handle)
+
+
+class CkksScheme:
+    """CKKS with fixed parameters."""
+
+    name = "ckks"
+
+    def __init__(self, parameters: CkksParameters | None = None) -> None:
+        self.parameters = parameters or CkksParameters()
+        linear = Feature.ADD | Feature.MUL_PLAIN
+        self.features = linear if self.parameters.complex_slots else linear | Feature.MUL
+
+    def keygen(self) -> KeySet:
+        """Fresh keys; a relinearization key only where ciphertexts can be multiplied."""
+        context, degree = seal.context(self.parameters), self.parameters.poly_modulus_degree
+        generator = sealapi.KeyGenerator(context.seal)
+        handle = generator.secret_key()
+        # A public key is a symmetric encryption of zero at the key level; made so, half of it is a seed.
+        zero = sealapi.Encryptor(context.seal, handle).encrypt_zero_symmetric(context.key_parms_id)
+        public = CkksPublicKey(self.parameters, seal.take_apart(seal.save(zero), degree))
+        relin: list[seal.Polynomials] = []
+        if Feature.MUL in self.features:
+            keys = sealapi.RelinKeys()
+            generator.create_relin_keys(keys)
+            relin = seal.take_apart_switching_keys(seal.save(keys), degree)
+        secret = CkksSecretKey(self.parameters, handle, public.key_id)
+        return KeySet(secret, public, CkksEvaluationKeys(self.parameters, relin))
+
+    def encryptor(self, key: CkksSecretKey | CkksPublicKey) -> CkksEncryptor:
+        """Symmetric and seeded for the key owner, public-key (twice the bytes, 2 to 3 bits more noise) for others."""
+        return CkksEncryptor(self.parameters, key)
+
+    def decryptor(self, secret: CkksSecretKey) -> CkksDecryptor:
+        """A decryptor for tensors under this key."""
+        return CkksDecryptor(secret)
+
+    def evaluator(self, keys: KeySet) -> CkksEvaluator:
+        """An evaluator from public and evaluation keys."""
+        return CkksEvaluator(keys.public, keys.evaluation)
+
+
+class CkksEncryptor:
+    """Encodes columns into slots and encrypts them."""
+
+    def __init__(self, parameters: CkksParameters, key: CkksSecretKey | CkksPublicKey) -> None:
+        self.parameters, self.key_id = parameters, key.key_id
+        self._context = seal.context(parameters)
+        self._symmetric = isinstance(key, CkksSecretKey)
+        self._seal = sealapi.Encryptor(
+            self._context.seal, key._handle if isinstance(key, CkksSecretKey) else key.handle
+        )
+
+    def encrypt(self, values: npt.ArrayLike, bound: Plain | None = None) -> CipherTensor:
+        """Values of shape (samples, features), |v| <= bound (default 2**16), at the full level."""
+        array, limits = check_values(values, bound)
+        check_fresh(self.parameters, limits)
+        data = [
+            [self._encrypt(array[rows, feature]) for feature in range(array.shape[1])]
+            for rows in blocks(len(array), self.parameters.slots)
+        ]
+        return CipherTensor(data, array.shape, self.parameters.depth, self.parameters.log_scale, limits, self.key_id)
+
+    def _encrypt(self, column: FloatArray) -> Any:
+        plain = sealapi.Plaintext()
+        scale = 2.0**self.parameters.log_scale
+        self._context.encoder.encode(
+            to_slots(column, self.parameters), self._context.parms_id(self.parameters.depth), scale, plain
+        )
+        if self._symmetric:
+            return Stream(seal.save(self._seal.encrypt_symmetric(plain)))
+        ciphertext = sealapi.Ciphertext()
+        self._seal.encrypt(plain, ciphertext)
+        return ciphertext
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A ciphertext as the body of SEAL's stream, loaded when first computed with; a fresh one has a seed for c1."""
+
+    body: bytes
+
+
+class CkksDecryptor:
+    """Decrypts for the key owner only. What it returns must not be published (module docstring)."""
+
+    def __init__(self, secret: CkksSecretKey) -> None:
+        self.parameters, self.key_id = secret.parameters, secret.key_id
+        self._context = seal.context(secret.parameters)
+        self._seal = sealapi.Decryptor(self._context.seal, secret._handle)
+
+    def decrypt(self, x: CipherTensor) -> FloatArray:
+        """Values of shape (samples, features); OutOfRange if one lies outside the tensor's stated bound."""
+        if x.key_id != self.key_id:
+            raise KeyMismatch(f"a ciphertext of key {x.key_id[:8]} given to the holder of key {self.key_id[:8]}")
+        values = np.empty(x.shape)
+        for block, rows in zip(x.data, blocks(x.shape[0], self.parameters.slots), strict=True):
+            for feature, item in enumerate(block):
+                values[rows, feature] = self._decrypt(item, rows.stop - rows.start)
+        limit = x.bound + np.maximum(x.bound, 1.0) * 2.0**-10
+        if not (np.abs(values) <= limit).all():
+            worst = float(np.abs(values).max())
+            raise OutOfRange(f"decrypted {worst:.3g}, over the stated bound: a value overflowed, or the key is another")
+        return values
+
+    def _decrypt(self, item: Any, samples: int) -> FloatArray:
+        plain = sealapi.Plaintext()
+        self._seal.decrypt(expand(item, self._context), plain)
+        if not self.parameters.complex_slots:
+            return np.array(self._context.encoder.decode_double(plain)[:samples])
+        slots = np.array(self._context.encoder.decode_complex(plain))
+        return np.concatenate([slots.real, slots.imag])[:samples]
+
+
+class CkksEvaluator(Ledger):
+    """SEAL arithmetic under the common bookkeeping; holds public and evaluation keys only."""
+
+    def __init__(self, public: CkksPublicKey, evaluation: CkksEvaluationKeys) -> None:
+        self.parameters: CkksParameters = public.parameters
+        self.key_id = public.key_id
+        self._context = seal.context(public.parameters)
+        self._seal = self._context.evaluator
+        self._zeros = sealapi.Encryptor(self._context.seal, public.handle)
+        self._evaluation = evaluation
+
+    def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:
+        """x * y, feature by feature, relinearized. Price 1 level. Complex slots refuse: they are linear only."""
+        if self.parameters.complex_slots:
+            raise Unsupported("complex slots are linear only: use CkksParameters(complex_slots=False) for products")
+        return super().mul(x, y)
+
+    def _result(
+        self, data: Any, shape: tuple[int, int], level: int, log_scale: float, bound: FloatArray
+    ) -> CipherTensor:
+        for item in (item for block in data for item in block):
+            item.scale = 2.0**log_scale
+        return super()._result(data, shape, level, log_scale, bound)
+
+    def _columns(self, x: CipherTensor) -> list[list[Any]]:
+        return [[expand(item, self._context) for item in block] for block in x.data]
+
+    def _add(self, x: CipherTensor, y: CipherTensor, sign: int) -> Any:
+        operation = self._seal.add if sign > 0 else self._seal.sub
+        pairs = zip(self._columns(x), self._columns(y), strict=True)
+        return [[self._into(operation, a, _at_scale(b, a)) for a, b in zip(p, q, strict=True)] for p, q in pairs]
+
+    def _add_plain(self, x: CipherTensor, values: FloatArray) -> Any:
+        result = []
+        for block, rows in zip(self._columns(x), blocks(x.shape[0], self.parameters.slots), strict=True):
+            parts = values if values.ndim == 1 else values[rows].T
+            result.append(
+                [
+                    self._into(self._seal.add_plain, c, self._addend(v, c, x.level))
+                    for c, v in zip(block, parts, strict=True)
+                ]
+            )
+        return result
+
+    def _addend(self, value: Any, ciphertext: Any, level: int) -> Any:
+        if np.ndim(value):
+            content: Any = to_slots(value, self.parameters)
+        else:
+            content = complex(value, value) if self.parameters.complex_slots else float(value)
+        plain = sealapi.Plaintext()
+        self._context.encoder.encode(content, self._context.parms_id(level), ciphertext.scale, plain)
+        return plain
+
+    def _mul_plain(self, x: CipherTensor, factors: FloatArray, plain_bits: float) -> Any:
+        plains = [self._factor(value, x.level, plain_bits) for value in factors]
+        return [[self._dot([c], [p], x) for c, p in zip(block, plains, strict=True)] for block in self._columns(x)]
+
+    def _matmul_plain(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        plains = [[self._factor(value, x.level, plain_bits) for value in column] for column in weights.T]
+        return [[self._dot(block, column, x) for column in plains] for block in self._columns(x)]
+
+    def _factor(self, value: float, level: int, plain_bits: float) -> Any:
+        plain = sealapi.Plaintext()
+        self._context.encoder.encode(float(value), self._context.parms_id(level), 2.0**plain_bits, plain)
+        return plain
+
+    def _dot(self, columns: Sequence[Any], plains: Sequence[Any], x: CipherTensor) -> Any:
+        """One weighted sum of columns, rescaled once at the end."""
+        terms = [(c, p) for c, p in zip(columns, plains, strict=True) if not p.is_zero()]
+        if not terms:  # SEAL refuses a product with zero; an encryption of zero looks like any other result
+            return self._zero(x.level - 1)
+        total, term = sealapi.Ciphertext(), sealapi.Ciphertext()
+        self._seal.multiply_plain(*terms[0], total)
+        for column, plain in terms[1:]:
+            self._seal.multiply_plain(column, plain, term)
+            self._seal.add_inplace(total, term)
+        return self._rescaled(total, x.level)
+
+    def _rescaled(self, ciphertext: Any, level: int) -> Any:
+        if self.parameters.rescale_bits(level):
+            self._seal.rescale_to_next_inplace(ciphertext)
+        return ciphertext
+
+    def _mul(self, x: CipherTensor, y: CipherTensor) -> Any:
+        pairs = zip(self._columns(x), self._columns(y), strict=True)
+        return [[self._product(a, b, x.level) for a, b in zip(p, q, strict=True)] for p, q in pairs]
+
+    def _product(self, a: Any, b: Any, level: int) -> Any:
+        product = sealapi.Ciphertext()
+        self._seal.multiply(a, b, product)
+        self._seal.relinearize_inplace(product, self._evaluation.handle)
+        return self._rescaled(product, level)
+
+    def _drop(self, x: CipherTensor, level: int) -> Any:
+        return [[self._switched(item, level) for item in block] for block in self._columns(x)]
+
+    def _switched(self, ciphertext: Any, level: int) -> Any:
+        lower = sealapi.Ciphertext()
+        self._seal.mod_switch_to(ciphertext, self._context.parms_id(level), lower)
+        return lower
+
+    def _rerandomize(self, x: CipherTensor) -> Any:
+        result = []
+        for block in self._drop(x, 0):
+            for item in block:
+                zero = self._zero(0)
+                zero.scale = item.scale
+                self._seal.add_inplace(item, zero)
+            result.append(block)
+        return result
+
+    def _zero(self, level: int) -> Any:
+        zero = sealapi.Ciphertext()
+        self._zeros.encrypt_zero(self._context.parms_id(level), zero)
+        return zero
+
+    def _into(self, operation: Callable[..., None], left: Any, right: Any) -> Any:
+        result = sealapi.Ciphertext()
+        try:
+            operation(left, right, result)
+        except (RuntimeError, ValueError) as error:
+            if "transparent" not in str(error):
+                raise
+            # x - x: SEAL refuses a ciphertext whose c1 vanished. Zero is the right answer, encrypted afresh.
+            zero = sealapi.Ciphertext()
+            self._zeros.encrypt_zero(left.parms_id(), zero)
+            return zero
+        return result
+
+
+def _at_scale(item: Any, like: Any) -> Any:
+    """The ledger found the scales equal to 2**-36; SEAL compares doubles to the ulp."""
+    item.scale = like.scale
+    return item
+
+
+def expand(item: Any, context: seal.Context) -> Any:
+    """SEAL's ciphertext of a stored item; a stream is loaded."""
+    return seal.load(sealapi.Ciphertext(), context.seal, item.body) if isinstance(item, Stream) else item
+
+
+def to_slots(column: FloatArray, parameters: CkksParameters) -> list[float] | list[complex]:
+    """A column as SEAL takes it; with complex slots the first N/2 samples are real parts, the rest imaginary."""
+    half = parameters.poly_modulus_degree // 2
+    if not parameters.complex_slots or len(column) <= half:
+        return column.tolist()  # type: ignore[no-any-return]
+    slots = column[:half].astype(np.complex128)
+    slots.imag[: len(column) - half] = column[half:]
+    return slots.tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,122 @@
+"""The reference scheme: no encryption at all, full bookkeeping of level, scale and bound, the same errors.
+
+With ``ClearParameters(exact=True)`` it computes with scaled Python integers, rounded as Paillier rounds them: the
+integer reference that a Paillier result must equal bit for bit. Otherwise it computes with float64.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hepipe.errors import KeyMismatch
+from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain
+from hepipe.schemes.fixedpoint import from_fixed, to_fixed
+from hepipe.schemes.ledger import Ledger, check_fresh, check_values
+from hepipe.schemes.parameters import ClearParameters
+
+
+@dataclass(frozen=True)
+class ClearKey:
+    """A name for who may read; it protects nothing."""
+
+    key_id: str
+
+
+class ClearScheme:
+    """No security: values travel in the clear, and every table says so."""
+
+    name = "clear"
+    features = Feature.ADD | Feature.MUL_PLAIN | Feature.MUL | Feature.SUM_SAMPLES
+
+    def __init__(self, parameters: ClearParameters | None = None) -> None:
+        self.parameters = parameters or ClearParameters()
+
+    def keygen(self) -> KeySet:
+        """One name in three roles."""
+        key = ClearKey(secrets.token_hex(16))
+        return KeySet(key, key, key)
+
+    def encryptor(self, key: ClearKey) -> ClearEncryptor:
+        """An encryptor that only scales."""
+        return ClearEncryptor(self.parameters, key)
+
+    def decryptor(self, secret: ClearKey) -> ClearDecryptor:
+        """A decryptor that only unscales."""
+        return ClearDecryptor(self.parameters, secret)
+
+    def evaluator(self, keys: KeySet) -> ClearEvaluator:
+        """The reference evaluator."""
+        return ClearEvaluator(self.parameters, keys.public.key_id)
+
+
+class ClearEncryptor:
+    """Checks and scales as the real schemes do."""
+
+    def __init__(self, parameters: ClearParameters, key: ClearKey) -> None:
+        self.parameters, self.key_id = parameters, key.key_id
+
+    def encrypt(self, values: npt.ArrayLike, bound: Plain | None = None) -> CipherTensor:
+        """Values of shape (samples, features), |v| <= bound (default 2**16)."""
+        array, limits = check_values(values, bound)
+        check_fresh(self.parameters, limits)
+        data = to_fixed(array, self.parameters.log_scale) if self.parameters.exact else array
+        return CipherTensor(data, array.shape, self.parameters.depth, self.parameters.log_scale, limits, self.key_id)
+
+
+class ClearDecryptor:
+    """Reads what was never hidden, but only under its own name."""
+
+    def __init__(self, parameters: ClearParameters, key: ClearKey) -> None:
+        self.parameters, self.key_id = parameters, key.key_id
+
+    def decrypt(self, x: CipherTensor) -> FloatArray:
+        """Values of shape (samples, features)."""
+        if x.key_id != self.key_id:
+            raise KeyMismatch(f"a tensor of key {x.key_id[:8]} given to the holder of key {self.key_id[:8]}")
+        return from_fixed(x.data, x.log_scale) if self.parameters.exact else x.data.copy()
+
+    def decrypt_integers(self, x: CipherTensor) -> npt.NDArray[Any]:
+        """The scaled integers themselves; only with ``exact``."""
+        self.decrypt(x)
+        return np.asarray(x.data)
+
+
+class ClearEvaluator(Ledger):
+    """NumPy arithmetic under the common bookkeeping."""
+
+    def __init__(self, parameters: ClearParameters, key_id: str) -> None:
+        self.parameters: ClearParameters = parameters
+        self.key_id = key_id
+
+    def sum_samples(self, x: CipherTensor) -> CipherTensor:
+        """The sum over all samples, shape (1, features). Price 0 / 0."""
+        self._own(x)
+        return self._result(
+            x.data.sum(axis=0, keepdims=True), (1, x.shape[1]), x.level, x.log_scale, x.bound * x.shape[0]
+        )
+
+    def _encode(self, values: FloatArray, bits: float) -> Any:
+        return to_fixed(values, bits) if self.parameters.exact else values
+
+    def _add(self, x: CipherTensor, y: CipherTensor, sign: int) -> Any:
+        return x.data + y.data if sign > 0 else x.data - y.data
+
+    def _add_plain(self, x: CipherTensor, values: FloatArray) -> Any:
+        return x.data + self._encode(values, x.log_scale)
+
+    def _mul_plain(self, x: CipherTensor, factors: FloatArray, plain_bits: float) -> Any:
+        return x.data * self._encode(factors, plain_bits)
+
+    def _matmul_plain(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        return x.data @ self._encode(weights, plain_bits)
+
+    def _mul(self, x: CipherTensor, y: CipherTensor) -> Any:
+        return x.data * y.data
+
+    def _rerandomize(self, x: CipherTensor) -> Any:
+        return x.data

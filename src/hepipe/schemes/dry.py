@@ -1,0 +1,124 @@
+"""The dry run: the same circuit on operands without values, to count levels, rounds, operations, bytes and error.
+
+The data of a dry tensor is the error of its values, per feature: a worst-case part (rounding of inputs and weights)
+and the standard deviation of a random part (noise). No keys, no ciphertexts, no values.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hepipe.errors import Unsupported
+from hepipe.schemes.base import CipherTensor, FloatArray, Plain
+from hepipe.schemes.frames import HEADER_BYTES, body_bytes
+from hepipe.schemes.ledger import Ledger
+from hepipe.schemes.parameters import TAIL_SIGMAS, Parameters
+
+KEY_ID = "0" * 32
+
+
+class DryEvaluator(Ledger):
+    """Counts what an evaluation under ``parameters`` will cost.
+
+    operations    ciphertext operations by name, a block of slots counting once
+    rounds        rounds with the key holder
+    bytes_up/down bytes of those rounds, client to server and back
+    peak_bits     the most bits a value, scaled, occupies anywhere in the circuit, results included
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+        self.key_id = KEY_ID
+        self.operations: Counter[str] = Counter()
+        self.rounds = self.bytes_up = self.bytes_down = 0
+        self.peak_bits = 0.0
+
+    def fresh(self, shape: tuple[int, int], bound: Plain) -> CipherTensor:
+        """An input of ``shape`` with |value| <= ``bound``, as the encryptor would make it."""
+        limits = np.broadcast_to(np.asarray(bound, dtype=np.float64), (shape[1],)).copy()
+        self._room(limits, self.parameters.depth, self.parameters.log_scale, "encrypt")
+        self._count("encrypt", shape)
+        bias, std = self.parameters.fresh_error()
+        error = np.stack([np.full(shape[1], bias), np.full(shape[1], std)])
+        return CipherTensor(error, shape, self.parameters.depth, self.parameters.log_scale, limits, KEY_ID)
+
+    def error_bound(self, x: CipherTensor) -> float:
+        """The largest error of any value of ``x``: worst case of the rounding plus five sigma of the noise."""
+        return float(np.max(x.data[0] + TAIL_SIGMAS * x.data[1]))
+
+    def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:
+        """x * y; on an additive scheme one masked round."""
+        return self.mul_pairs([(x, y)])[0]
+
+    def mul_pairs(self, pairs: Sequence[tuple[CipherTensor, CipherTensor]]) -> list[CipherTensor]:
+        """Independent products; on an additive scheme one masked round, which needs one sample per ciphertext."""
+        products = [super(DryEvaluator, self).mul(x, y) for x, y in pairs]
+        if self.parameters.name == "paillier":
+            if self.parameters.slots != 1:
+                raise Unsupported("a masked product needs one sample per ciphertext: plan with lanes=1")
+            self._round(pairs)
+        return products
+
+    def _round(self, pairs: Sequence[tuple[CipherTensor, CipherTensor]]) -> None:
+        samples = pairs[0][0].shape[0]
+        factors = sum(x.shape[1] * (1 if x is y else 2) for x, y in pairs)
+        products = sum(x.shape[1] for x, _ in pairs)
+        self.rounds += 1
+        self.operations["mask"] += samples * factors
+        self.bytes_down += HEADER_BYTES + 4 + body_bytes(self.parameters, (samples, factors), 0)
+        self.bytes_up += HEADER_BYTES + body_bytes(self.parameters, (samples, products), 0)
+
+    def _room(self, bound: FloatArray, level: int, log_scale: float, operation: str) -> None:
+        super()._room(bound, level, log_scale, operation)
+        largest = float(np.max(bound, initial=0.0))
+        self.peak_bits = max(self.peak_bits, log_scale + (np.log2(largest) if largest > 0 else 0.0))
+
+    def _count(self, name: str, shape: tuple[int, int], terms: int = 1) -> None:
+        self.operations[name] += -(-shape[0] // self.parameters.slots) * shape[1] * terms
+
+    def _add(self, x: CipherTensor, y: CipherTensor, sign: int) -> Any:
+        self._count("add", x.shape)
+        std = np.hypot(x.data[1], y.data[1])
+        if x is y and sign < 0:  # x - x is an encryption of zero, as noisy as a rescaling
+            std = np.hypot(std, self.parameters.product_error(x.log_scale, x.level))
+        return np.stack([x.data[0] + y.data[0], std])
+
+    def _add_plain(self, x: CipherTensor, values: FloatArray) -> Any:
+        self._count("add_plain", x.shape)
+        return np.stack([x.data[0] + 2.0 ** -(x.log_scale + 1), x.data[1]])
+
+    def _mul_plain(self, x: CipherTensor, factors: FloatArray, plain_bits: float) -> Any:
+        self._count("mul_plain", x.shape)
+        bias = np.abs(factors) * x.data[0] + x.bound * 2.0 ** -(plain_bits + 1)
+        return self._finished(x, plain_bits, bias, np.abs(factors) * x.data[1])
+
+    def _matmul_plain(self, x: CipherTensor, weights: npt.NDArray[np.float64], plain_bits: float) -> Any:
+        self._count("mul_plain", (x.shape[0], weights.shape[1]), x.shape[1])
+        bias = x.data[0] @ np.abs(weights) + float(x.bound.sum()) * 2.0 ** -(plain_bits + 1)
+        return self._finished(x, plain_bits, bias, np.sqrt(x.data[1] ** 2 @ weights**2))
+
+    def _finished(self, x: CipherTensor, plain_bits: float, bias: FloatArray, std: FloatArray) -> Any:
+        dropped = self.parameters.rescale_bits(x.level)
+        if dropped:
+            self._count("rescale", (x.shape[0], len(bias)))
+            std = np.hypot(std, self.parameters.product_error(x.log_scale + plain_bits - dropped, x.level))
+        return np.stack([bias, std])
+
+    def _mul(self, x: CipherTensor, y: CipherTensor) -> Any:
+        self._count("mul", x.shape)
+        # Worst case |x| dy + |y| dx + dx dy; a square counts its own noise twice, not in quadrature.
+        bias = x.bound * y.data[0] + y.bound * x.data[0] + x.data[0] * y.data[0]
+        parts = x.bound * y.data[1], y.bound * x.data[1]
+        std = parts[0] + parts[1] if x is y else np.hypot(*parts)
+        scale = x.log_scale + y.log_scale - self.parameters.rescale_bits(x.level)
+        return np.stack([bias, np.hypot(std, self.parameters.product_error(scale, x.level))])
+
+    def _rerandomize(self, x: CipherTensor) -> Any:
+        self._count("rerandomize", x.shape)
+        noise = self.parameters.product_error(x.log_scale, 0)  # an encryption of zero is as noisy as a rescaling
+        return np.stack([x.data[0], np.hypot(x.data[1], noise)])

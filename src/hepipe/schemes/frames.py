@@ -1,0 +1,98 @@
+"""The envelope of everything that crosses a boundary: a fixed binary header, a body, and a digest over both.
+
+    magic 4 | version 1 | kind 1 | scheme 1 | flags 1 | key_id 16 | samples 4 | features 4 | level 2 | log_scale 8
+    | body_len 8 | sha256 32 | body
+
+Big-endian throughout. The header has one size, so a plan can predict the bytes of a protocol exactly.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import math
+import struct
+from dataclasses import dataclass
+
+from hepipe.errors import MalformedFrame
+from hepipe.schemes.parameters import Parameters
+
+MAGIC = b"HEPF"
+VERSION = 1
+SCHEMES = ("clear", "paillier", "ckks")
+SEEDED = 1
+MAX_SAMPLES = 1 << 24
+MAX_FEATURES = 1 << 16
+MAX_BODY = 1 << 31
+_HEAD = struct.Struct(">4sBBBB16sIIhdQ")
+HEADER_BYTES = _HEAD.size + 32
+
+
+class Kind(enum.IntEnum):
+    """What a frame carries."""
+
+    TENSOR = 1
+    PUBLIC_KEYS = 2
+    MASKED_FACTORS = 3
+    MASKED_PRODUCTS = 4
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One parsed message. ``flags`` is SEEDED or 0."""
+
+    kind: Kind
+    scheme: str
+    key_id: str
+    samples: int
+    features: int
+    level: int
+    log_scale: float
+    body: bytes
+    flags: int = 0
+
+    def to_bytes(self) -> bytes:
+        """The canonical encoding; ``parse`` accepts nothing else."""
+        head = _HEAD.pack(
+            MAGIC, VERSION, self.kind, SCHEMES.index(self.scheme), self.flags, bytes.fromhex(self.key_id),
+            self.samples, self.features, self.level, self.log_scale, len(self.body),
+        )  # fmt: skip
+        return head + hashlib.sha256(head + self.body).digest() + self.body
+
+
+def parse(data: bytes, *kinds: Kind) -> Frame:
+    """Parse one frame of one of ``kinds``; MalformedFrame on anything that is not exactly one valid frame."""
+    if len(data) < HEADER_BYTES or data[:4] != MAGIC:
+        raise MalformedFrame(f"{len(data)} bytes do not begin with a hepipe header of {HEADER_BYTES} bytes")
+    head = _HEAD.unpack_from(data)
+    _, version, kind, scheme, flags, key_id, samples, features, level, log_scale, body_len = head
+    body = data[HEADER_BYTES:]
+    for value, ok, meaning in (
+        (version, version == VERSION, f"version {VERSION}"),
+        (kind, kind in kinds, f"one of {[k.name for k in kinds]}"),
+        (scheme, scheme < len(SCHEMES), "a known scheme"),
+        (flags, flags in (0, SEEDED), "known flags"),
+        (samples, samples <= MAX_SAMPLES, f"at most {MAX_SAMPLES} samples"),
+        (features, features <= MAX_FEATURES, f"at most {MAX_FEATURES} features"),
+        (level, 0 <= level <= 64, "a level from 0 to 64"),
+        (log_scale, math.isfinite(log_scale) and 0 <= log_scale < 8192, "a log_scale from 0 to 8192"),
+        (body_len, body_len == len(body) <= MAX_BODY, f"the {len(body)} bytes that follow"),
+    ):
+        if not ok:
+            raise MalformedFrame(f"header says {value}, expected {meaning}")
+    if hashlib.sha256(data[: _HEAD.size] + body).digest() != data[_HEAD.size : HEADER_BYTES]:
+        raise MalformedFrame("digest does not match: the frame was altered or truncated on its way; send it again")
+    return Frame(Kind(kind), SCHEMES[scheme], key_id.hex(), samples, features, level, log_scale, body, flags)
+
+
+def body_bytes(parameters: Parameters, shape: tuple[int, int], level: int, fresh: bool = False) -> int:
+    """The exact size of the ciphertexts of a tensor; without encryption, 8 bytes a value."""
+    samples, features = shape
+    if parameters.name == "clear":
+        return 8 * samples * features
+    return -(-samples // parameters.slots) * features * parameters.ciphertext_bytes(level, fresh)
+
+
+def tensor_bytes(parameters: Parameters, shape: tuple[int, int], level: int, fresh: bool = False) -> int:
+    """The exact size of a TENSOR frame: header, two bytes of bound a feature, ciphertexts."""
+    return HEADER_BYTES + 2 * shape[1] + body_bytes(parameters, shape, level, fresh)

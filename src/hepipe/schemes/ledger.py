@@ -1,0 +1,241 @@
+"""The bookkeeping every evaluator shares: key, shape, level, scale and bound are checked before any arithmetic.
+
+Each scheme subclasses Ledger and supplies only the arithmetic. So a dry run counts exactly what a real run does, and
+an operation that one scheme refuses is refused by all, with the same message.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hepipe.errors import KeyMismatch, OutOfRange, ScaleMismatch, ShapeMismatch
+from hepipe.schemes.base import CipherTensor, FloatArray, Plain, not_supported
+from hepipe.schemes.parameters import Parameters, spend
+
+SCALE_TOLERANCE = 2.0**-36
+"""Two log_scales closer than this are the same scale: the relative error of the value is below 2**-36."""
+
+
+class Ledger:
+    """Checks and bookkeeping; subclasses fulfil the ``_kernel`` methods, which see only valid operands."""
+
+    parameters: Parameters
+    key_id: str
+
+    def add(self, x: CipherTensor, y: CipherTensor | Plain) -> CipherTensor:
+        """x + y for a tensor or an array (scalar, per feature, or per sample and feature). Price 0 / 0."""
+        return self._sum(x, y, 1)
+
+    def sub(self, x: CipherTensor, y: CipherTensor | Plain) -> CipherTensor:
+        """x - y, as ``add``. x - x is a valid encryption of zero. Price 0 / 0."""
+        return self._sum(x, y, -1)
+
+    def mul_plain(self, x: CipherTensor, p: Plain, log_scale: float | None = None) -> CipherTensor:
+        """x * p for a scalar or one factor per feature, never one per sample. Price 1 / 0.
+
+        ``log_scale`` asks for the scale of the result, so that it can be added to another term exactly.
+        """
+        self._own(x)
+        factors = _factors(p, x.shape[1])
+        plain_bits, level, scale = self._plain_product(x, log_scale, "mul_plain")
+        bound = x.bound * (np.abs(factors) + 2.0 ** -(plain_bits + 1))
+        self._room(bound, x.level, x.log_scale + plain_bits, "mul_plain")
+        return self._result(self._mul_plain(x, factors, plain_bits), x.shape, level, scale, bound)
+
+    def matmul_plain(self, x: CipherTensor, w: npt.ArrayLike, log_scale: float | None = None) -> CipherTensor:
+        """x @ w for w of shape (features, outputs): one weighted sum of columns an output. Price 1 / 0."""
+        self._own(x)
+        weights = _numbers(w)
+        if weights.ndim != 2 or weights.shape[0] != x.shape[1]:
+            raise ShapeMismatch(
+                f"weights of shape {weights.shape} do not fit {x.shape[1]} features: use (features, outputs)"
+            )
+        plain_bits, level, scale = self._plain_product(x, log_scale, "matmul_plain")
+        bound = x.bound @ (np.abs(weights) + 2.0 ** -(plain_bits + 1))
+        self._room(bound, x.level, x.log_scale + plain_bits, "matmul_plain")
+        shape = (x.shape[0], weights.shape[1])
+        return self._result(self._matmul_plain(x, weights, plain_bits), shape, level, scale, bound)
+
+    def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:
+        """x * y, feature by feature. Price 1 / 1."""
+        self._pair(x, y)
+        x, y = self._level_with(x, y)
+        level = spend(x.level, self.parameters.depth, "mul")
+        bound = x.bound * y.bound
+        self._room(bound, x.level, x.log_scale + y.log_scale, "mul")
+        scale = x.log_scale + y.log_scale - self.parameters.rescale_bits(x.level)
+        return self._result(self._mul(x, y), x.shape, level, scale, bound)
+
+    def mul_pairs(self, pairs: Sequence[tuple[CipherTensor, CipherTensor]]) -> list[CipherTensor]:
+        """Independent products; on an additive scheme they share one round. Price 1 / 1."""
+        return [self.mul(x, y) for x, y in pairs]
+
+    def rerandomize(self, x: CipherTensor) -> CipherTensor:
+        """x as it may leave this party: lowest level, fresh randomness. Price: what is left of the levels."""
+        self._own(x)
+        self._room(x.bound, 0, x.log_scale, "rerandomize")
+        return replace(x, data=self._rerandomize(x), level=0)
+
+    sum_samples = not_supported("sums over samples are not part of this evaluator")
+    refresh = not_supported("refresh takes a round with the key holder: wrap the evaluator in Interactive")
+    ask = not_supported("ask takes a round with the key holder: wrap the evaluator in Interactive")
+
+    # What a scheme supplies.
+    def _add(self, x: CipherTensor, y: CipherTensor, sign: int) -> Any:
+        raise NotImplementedError
+
+    def _add_plain(self, x: CipherTensor, values: FloatArray) -> Any:
+        raise NotImplementedError
+
+    def _mul_plain(self, x: CipherTensor, factors: FloatArray, plain_bits: float) -> Any:
+        raise NotImplementedError
+
+    def _matmul_plain(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        raise NotImplementedError
+
+    def _mul(self, x: CipherTensor, y: CipherTensor) -> Any:
+        raise NotImplementedError
+
+    def _drop(self, x: CipherTensor, level: int) -> Any:
+        return x.data
+
+    def _rerandomize(self, x: CipherTensor) -> Any:
+        raise NotImplementedError
+
+    # The checks.
+    def _sum(self, x: CipherTensor, y: CipherTensor | Plain, sign: int) -> CipherTensor:
+        if not isinstance(y, CipherTensor):
+            return self._sum_plain(x, sign * _numbers(y))
+        self._pair(x, y)
+        if abs(x.log_scale - y.log_scale) > SCALE_TOLERANCE:
+            raise ScaleMismatch(
+                f"log_scale {x.log_scale:.4f} and {y.log_scale:.4f} differ: their sum would be a wrong number; "
+                "bring one to the other with mul_plain(x, 1, log_scale=...)"
+            )
+        x, y = self._level_with(x, y)
+        bound = x.bound + y.bound
+        self._room(bound, x.level, x.log_scale, "add")
+        return self._result(self._add(x, y, sign), x.shape, x.level, x.log_scale, bound)
+
+    def _sum_plain(self, x: CipherTensor, y: FloatArray) -> CipherTensor:
+        self._own(x)
+        if y.ndim > 2 or y.shape not in {(), (1,), (x.shape[1],), x.shape}:
+            raise ShapeMismatch(f"cannot add an array of shape {y.shape} to {x.shape}")
+        values = np.broadcast_to(y, (x.shape[1],) if y.ndim < 2 else x.shape)
+        bound = x.bound + np.abs(values).reshape(-1, x.shape[1]).max(axis=0)
+        self._room(bound, x.level, x.log_scale, "add")
+        return self._result(self._add_plain(x, values), x.shape, x.level, x.log_scale, bound)
+
+    def _plain_product(self, x: CipherTensor, log_scale: float | None, operation: str) -> tuple[float, int, float]:
+        level = spend(x.level, self.parameters.depth, operation)
+        dropped = self.parameters.rescale_bits(x.level)
+        if log_scale is None:
+            plain_bits = self.parameters.plain_bits(x.level)
+            return plain_bits, level, x.log_scale + plain_bits - dropped
+        plain_bits = log_scale - x.log_scale + dropped
+        if plain_bits < 1:
+            raise ScaleMismatch(
+                f"{operation} to log_scale {log_scale:.1f} would encode the factor with {plain_bits:.1f} bits: "
+                f"ask for at least {x.log_scale - dropped + 1:.1f}"
+            )
+        return plain_bits, level, log_scale
+
+    def _own(self, x: CipherTensor) -> None:
+        if x.key_id != self.key_id:
+            raise KeyMismatch(
+                f"ciphertext of key {x.key_id[:8]} given to an evaluator of key {self.key_id[:8]}: "
+                "encrypt with the public key it holds"
+            )
+
+    def _pair(self, x: CipherTensor, y: CipherTensor) -> None:
+        self._own(x)
+        self._own(y)
+        if x.shape != y.shape:
+            raise ShapeMismatch(f"shapes {x.shape} and {y.shape} differ")
+
+    def _level_with(self, x: CipherTensor, y: CipherTensor) -> tuple[CipherTensor, CipherTensor]:
+        level = min(x.level, y.level)
+        return self._at(x, level), self._at(y, level)
+
+    def _at(self, x: CipherTensor, level: int) -> CipherTensor:
+        return x if x.level == level else replace(x, data=self._drop(x, level), level=level)
+
+    def _room(self, bound: FloatArray, level: int, log_scale: float, operation: str) -> None:
+        check_room(self.parameters, bound, level, log_scale, operation)
+
+    def _result(
+        self, data: Any, shape: tuple[int, int], level: int, log_scale: float, bound: FloatArray
+    ) -> CipherTensor:
+        return CipherTensor(data, shape, level, log_scale, bound, self.key_id)
+
+
+def check_room(parameters: Parameters, bound: FloatArray, level: int, log_scale: float, operation: str) -> None:
+    """OutOfRange unless values up to ``bound`` at ``log_scale`` fit a ciphertext at ``level``."""
+    largest = float(np.max(bound, initial=0.0))
+    need = (math.log2(largest) if largest > 0 else 0.0) + log_scale
+    room = parameters.capacity_bits(level)
+    if not need < room:
+        raise OutOfRange(
+            f"{operation}: |value| up to {largest:.3g} at log_scale {log_scale:.1f} needs {need:.1f} bits, "
+            f"the ciphertext holds {room:.1f} at level {level}: lower the input bound, or plan with it"
+        )
+
+
+def check_fresh(parameters: Parameters, bound: FloatArray) -> None:
+    """OutOfRange unless a fresh ciphertext holds values up to ``bound``."""
+    check_room(parameters, bound, parameters.depth, parameters.log_scale, "encrypt")
+
+
+def check_values(values: npt.ArrayLike, bound: Plain | None, default: float = 2.0**16) -> tuple[FloatArray, FloatArray]:
+    """Values as float64 (samples, features) and their bound per feature; OutOfRange on NaN, infinity or |v| > bound."""
+    array = _numbers(values)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ShapeMismatch(f"got shape {array.shape}: encrypt takes (samples, features), at least one of each")
+    limits = _limits(default if bound is None else bound, array.shape[1])
+    over = np.argwhere(np.abs(array) > limits)
+    if len(over):
+        row, column = (int(i) for i in over[0])
+        raise OutOfRange(f"row {row}, feature {column}: |{array[row, column]:g}| is over the bound {limits[column]:g}")
+    return array, limits
+
+
+def _limits(bound: Plain, features: int) -> FloatArray:
+    limits = _numbers(bound)
+    if limits.shape not in {(), (1,), (features,)}:
+        raise ShapeMismatch(f"a bound of shape {limits.shape}: give one, or one for each of {features} features")
+    if (limits < 0).any():
+        raise OutOfRange(f"the bound on |value| is {limits.min():g}: give a number that is not negative")
+    return np.broadcast_to(limits, (features,)).copy()
+
+
+def _numbers(values: npt.ArrayLike) -> FloatArray:
+    """Values as float64; ShapeMismatch for other dtypes than real numbers, OutOfRange for NaN and infinity."""
+    array = np.asarray(values)
+    if array.dtype == object and all(isinstance(value, (float, int, np.number, np.bool_)) for value in array.flat):
+        array = np.array(array.tolist()).reshape(array.shape)  # a DataFrame of several numeric dtypes
+    if array.dtype.kind not in "biuf":
+        raise ShapeMismatch(f"dtype {array.dtype} cannot be encrypted or multiplied: pass integers, floats or booleans")
+    return _finite(array.astype(np.float64))
+
+
+def _finite(array: FloatArray) -> FloatArray:
+    if not np.isfinite(array).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise OutOfRange(f"value at {where} is {array[where]}: only finite numbers can be encrypted or multiplied")
+    return array
+
+
+def _factors(p: Plain, features: int) -> FloatArray:
+    factors = _numbers(p)
+    if factors.shape not in {(), (1,), (features,)}:
+        raise ShapeMismatch(
+            f"mul_plain takes a scalar or one factor per feature ({features}), got shape {factors.shape}: "
+            "one ciphertext carries many samples, so a factor per sample is not possible"
+        )
+    return np.broadcast_to(factors, (features,))

@@ -1,0 +1,161 @@
+"""Paillier's arithmetic on ciphertexts, and the server's half of a masked product.
+
+Nothing here needs a secret key. A product of two ciphertexts takes a round: ``mask`` what is multiplied, let the key
+holder multiply, ``unmask_product`` what comes back.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterable, Sequence
+
+import gmpy2
+import numpy as np
+
+from hepipe.errors import InsecureParameters, ScaleMismatch, ShapeMismatch, Unsupported
+from hepipe.schemes.base import CipherTensor, FloatArray, not_supported
+from hepipe.schemes.fixedpoint import to_fixed
+from hepipe.schemes.lanes import Mpz, pack, repunit
+from hepipe.schemes.ledger import Ledger
+from hepipe.schemes.multiexp import WeightedSums
+from hepipe.schemes.paillier_checks import IntegerArray, block_spans, log2_bound, whole_bits
+from hepipe.schemes.paillier_keys import PaillierPublicKey
+from hepipe.schemes.paillier_randomness import RandomnessPool, UniformSource
+from hepipe.schemes.parameters import PaillierParameters, spend
+
+STATISTICAL_BITS = 80
+
+Rows = list[list[Mpz]]
+
+
+class PaillierEvaluator(Ledger):
+    """Arithmetic with the public key. What leaves goes through ``rerandomize``, with uniform r**n from ``pool``.
+
+    Prices at 3072 bits, a ciphertext of ``lanes`` samples each: sum 0.01 ms, product with a 28-bit factor 0.3 ms,
+    weighted sum of 15 columns with 28-bit weights 1.4 ms, re-randomisation 28 ms or 0.01 ms from a filled pool.
+    """
+
+    parameters: PaillierParameters
+
+    def __init__(self, parameters: PaillierParameters, public: PaillierPublicKey, threads: int = 1) -> None:
+        self.parameters, self.public, self.key_id = parameters, public, public.key_id
+        self.pool = RandomnessPool(public, UniformSource(public, threads))
+
+    mul = mul_pairs = not_supported(
+        "a product of two ciphertexts takes a round with the key holder: wrap it in Interactive"
+    )
+    sum_samples = not_supported("samples share a ciphertext as lanes, which cannot be moved: sum at the client")
+
+    def mask(self, x: CipherTensor, mask_bits: int) -> tuple[CipherTensor, IntegerArray]:
+        """x + r, ready to be shown to the key holder, and the masks r: independent, uniform in [0, 2**mask_bits).
+
+        x + r and x' + r are within 2V / 2**mask_bits statistically, V = max |x| 2**log_scale: 2**-79 at the least
+        ``mask_bits`` allowed, log2(V) + 80 (``mask_bits_for``); InsecureParameters below it. Unsupported with more
+        than one lane; OutOfRange if a masked value does not fit. Price: one re-randomisation an entry.
+        """
+        self._own(x)
+        self._single_lane("mask")
+        need = mask_bits_for(x.bound, x.log_scale)
+        if mask_bits < need:
+            raise InsecureParameters(f"masks of {mask_bits} bits hide these values badly: use at least {need}")
+        exponent = mask_bits - whole_bits(x.log_scale)
+        bound = x.bound + (math.ldexp(1.0, exponent) if exponent < 1024 else math.inf)
+        self._room(bound, x.level, x.log_scale, "mask")
+        masks = np.array([secrets.randbits(mask_bits) for _ in range(x.shape[0] * x.shape[1])], dtype=object)
+        masks = masks.reshape(x.shape)
+        shifted = self._result(self._add_integers(x, masks), x.shape, x.level, x.log_scale, bound)
+        return self.rerandomize(shifted), masks
+
+    def unmask_product(
+        self, product: CipherTensor, x: CipherTensor, y: CipherTensor, x_masks: IntegerArray, y_masks: IntegerArray
+    ) -> CipherTensor:
+        """x * y from the key holder's encryption of (x + r)(y + s): take off s x, r y and r s.
+
+        Its scale is the sum of both, its level one below the lower, its bound the product of bounds; BudgetExhausted
+        and OutOfRange as for any product. Price: two exponentiations by a mask an entry, one for a square (x is y).
+        """
+        self._pair(x, y)
+        self._pair(product, x)
+        self._single_lane("unmask_product")
+        scale, bound = x.log_scale + y.log_scale, x.bound * y.bound
+        if x_masks.shape != x.shape or y_masks.shape != x.shape:
+            raise ShapeMismatch(f"masks of shape {x_masks.shape} and {y_masks.shape} do not fit {x.shape}")
+        if product.log_scale != scale:
+            raise ScaleMismatch(f"the product came back at log_scale {product.log_scale:.1f}, not {scale:.1f}")
+        level = spend(min(x.level, y.level), self.parameters.depth, "mul")
+        self._room(bound, level, scale, "mul")
+        n_squared = self.public.n_squared
+        shifted = self._add_integers(product, -(x_masks * y_masks))
+        data = []
+        for i, row in enumerate(shifted):
+            crossed = self._crossed(x, y, i, x_masks[i], y_masks[i])
+            data.append([c * gmpy2.invert(d, n_squared) % n_squared for c, d in zip(row, crossed, strict=True)])
+        return self._result(data, x.shape, level, scale, bound)
+
+    def _crossed(self, x: CipherTensor, y: CipherTensor, i: int, r: Iterable[int], s: Iterable[int]) -> list[Mpz]:
+        n_squared = self.public.n_squared
+        if x is y:
+            return [gmpy2.powmod(c, a + b, n_squared) for c, a, b in zip(x.data[i], r, s, strict=True)]
+        return [
+            gmpy2.powmod(c, b, n_squared) * gmpy2.powmod(d, a, n_squared) % n_squared
+            for c, d, a, b in zip(x.data[i], y.data[i], r, s, strict=True)
+        ]
+
+    def _single_lane(self, operation: str) -> None:
+        if self.parameters.lanes != 1:
+            raise Unsupported(
+                f"{operation}: a mask for each sample needs one sample a ciphertext, these hold "
+                f"{self.parameters.lanes}: plan with lanes=1"
+            )
+
+    def _add(self, x: CipherTensor, y: CipherTensor, sign: int) -> Rows:
+        n_squared = self.public.n_squared
+        if sign < 0:
+            negated = [[gmpy2.invert(c, n_squared) for c in row] for row in y.data]
+            return [self._blinded(_products(a, b, n_squared)) for a, b in zip(x.data, negated, strict=True)]
+        return [self._blinded(_products(a, b, n_squared)) for a, b in zip(x.data, y.data, strict=True)]
+
+    def _add_plain(self, x: CipherTensor, values: FloatArray) -> Rows:
+        return self._add_integers(x, to_fixed(values, whole_bits(x.log_scale)))
+
+    def _add_integers(self, x: CipherTensor, integers: IntegerArray) -> Rows:
+        n, n_squared, lane_bits = self.public.n, self.public.n_squared, self.parameters.lane_bits
+        rows = []
+        for span, row in zip(block_spans(x, self.parameters.lanes), x.data, strict=True):
+            if integers.ndim == 1:
+                ones = repunit(lane_bits, span.stop - span.start)
+                added = [value * ones for value in integers]
+            else:
+                added = [pack(column, lane_bits) for column in integers[span].T]
+            rows.append(_products(row, [1 + m % n * n for m in added], n_squared))
+        return rows
+
+    def _mul_plain(self, x: CipherTensor, factors: FloatArray, plain_bits: float) -> Rows:
+        weights = [gmpy2.mpz(w) for w in to_fixed(factors, whole_bits(plain_bits))]
+        n_squared = self.public.n_squared
+        return [
+            self._blinded([gmpy2.powmod(c, w, n_squared) for c, w in zip(row, weights, strict=True)]) for row in x.data
+        ]
+
+    def _matmul_plain(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Rows:
+        plan = WeightedSums.of(to_fixed(weights, whole_bits(plain_bits)).T.tolist())
+        return [self._blinded(plan.run(row, self.public.n_squared)) for row in x.data]
+
+    def _rerandomize(self, x: CipherTensor) -> Rows:
+        blinding = iter(self.pool.take_many(sum(map(len, x.data))))
+        n_squared = self.public.n_squared
+        return [[c * next(blinding) % n_squared for c in row] for row in x.data]
+
+    def _blinded(self, ciphertexts: list[Mpz]) -> list[Mpz]:
+        # x - x and x * 0 come out as the bare 1, which says "zero" to anyone: make it an encryption of zero.
+        return [c if c != 1 else self.pool.take() for c in ciphertexts]
+
+
+def mask_bits_for(bound: FloatArray, log_scale: float) -> int:
+    """The least number of bits of masks that hide values of this bound: their own size and 80 more."""
+    return math.ceil(max(log2_bound(bound) + log_scale, 0.0)) + STATISTICAL_BITS
+
+
+def _products(left: Sequence[Mpz], right: Sequence[Mpz], modulus: Mpz) -> list[Mpz]:
+    return [a * b % modulus for a, b in zip(left, right, strict=True)]
