@@ -1,0 +1,1 @@
+"""Scheme-free encrypted mathematics: circuits written once, for any evaluator."""

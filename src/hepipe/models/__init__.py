@@ -1,0 +1,1 @@
+"""Models: a function of an evaluator between two public maps."""

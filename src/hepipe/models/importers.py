@@ -1,0 +1,82 @@
+"""Models from fitted scikit-learn estimators: pipelines of an imputer, scalers and a linear or logistic model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge, RidgeCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.utils.validation import check_is_fitted
+
+from hepipe.errors import UnsupportedModel
+from hepipe.models.linear import LinearModel, linear_regression, logit_model
+from hepipe.models.schema import Column, Schema
+from hepipe.schemes.base import FloatArray
+
+REGRESSORS = (LinearRegression, Ridge, RidgeCV, Lasso, ElasticNet)
+SCALERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
+
+
+def from_sklearn(estimator: BaseEstimator, schema: Schema | None = None) -> LinearModel:
+    """The model of a fitted estimator: a linear or logistic regression, alone or in a Pipeline of an imputer and scalers.
+
+    schema  the published range of each column, matched by name where the estimator knows names; without it only
+            |x| <= 2**16 is promised, which costs 16 bits of room. Imputer fills are published; scalers are not: they
+            are folded into the weights.
+
+    UnsupportedModel for anything else, sklearn's NotFittedError before ``fit``.
+    """
+    check_is_fitted(estimator)
+    *steps, last = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    if not isinstance(last, (*REGRESSORS, LogisticRegression)):
+        raise UnsupportedModel(
+            f"{type(last).__name__} cannot be evaluated on encrypted data here: use a linear or logistic regression, "
+            "alone or in a Pipeline of an imputer and scalers"
+        )
+    features = int(estimator.n_features_in_)
+    fill, slope, offset = _folded(steps, features)
+    coef = np.atleast_2d(last.coef_)
+    # last(slope * x + offset) written as one linear map of x
+    intercept = np.atleast_1d(last.intercept_) + coef @ offset
+    schema = _schema(estimator, schema, features)
+    if isinstance(last, LogisticRegression):
+        return logit_model(coef * slope, intercept, tuple(last.classes_.tolist()), schema, fill)
+    return linear_regression(coef * slope, intercept, schema, fill)
+
+
+def _folded(steps: list[Any], features: int) -> tuple[FloatArray | None, FloatArray, FloatArray]:
+    """(fill, slope, offset): what the imputer fills in, and the scalers as one affine map a column."""
+    fill, slope, offset = None, np.ones(features), np.zeros(features)
+    for place, step in enumerate(steps):
+        if isinstance(step, SimpleImputer) and place == 0 and not step.add_indicator:
+            fill = np.asarray(step.statistics_, dtype=np.float64)
+        elif isinstance(step, SCALERS) and not getattr(step, "clip", False):
+            at_zero, at_one = step.transform(np.stack([np.zeros(features), np.ones(features)]))
+            slope, offset = slope * (at_one - at_zero), offset * (at_one - at_zero) + at_zero
+        elif step != "passthrough":
+            raise UnsupportedModel(
+                f"a pipeline step {type(step).__name__} cannot be folded into the model: use SimpleImputer first, then "
+                f"any of {', '.join(kind.__name__ for kind in SCALERS)} without clipping"
+            )
+    return fill, slope, offset
+
+
+def _schema(estimator: Any, schema: Schema | None, features: int) -> Schema:
+    names = getattr(estimator, "feature_names_in_", None)
+    if schema is None:
+        return Schema.unknown(features, names=None if names is None else list(names))
+    if names is None:
+        chosen: tuple[Column, ...] = schema.columns
+    else:
+        by_name = {column.name: column for column in schema.columns}
+        missing = [str(name) for name in names if name not in by_name]
+        if missing:
+            raise UnsupportedModel(f"the schema has no column {missing}: the estimator was fitted on {list(names)}")
+        chosen = tuple(by_name[str(name)] for name in names)
+    if len(chosen) != features:
+        raise UnsupportedModel(f"the estimator takes {features} columns, the schema has {len(chosen)}")
+    return Schema(chosen)

@@ -1,0 +1,1 @@
+"""Two parties: rounds, links and transcripts, client and server."""

@@ -1,0 +1,176 @@
+"""The two parties: the client, who owns the data and the only secret key, and the server, who owns the model."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hepipe.errors import InsecureParameters, KeyMismatch, Unsupported
+from hepipe.protocol.interactive import Interactive
+from hepipe.protocol.link import Link, LocalLink
+from hepipe.protocol.rounds import answer_masked_factors
+from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, PublicBundle
+from hepipe.schemes.registry import evaluator_of, scheme_of
+from hepipe.schemes.wire import pack_keys, pack_tensor, unpack_keys, unpack_tensor
+
+
+class Profile(Protocol):
+    """What of a model is published: the maps before encryption and after decryption."""
+
+    @property
+    def input_bound(self) -> FloatArray:
+        """|value| of every prepared feature."""
+        ...
+
+    def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+        """Check and scale raw inputs: what is encrypted."""
+        ...
+
+    def head(self, scores: FloatArray) -> npt.NDArray[Any]:
+        """What decrypted scores mean."""
+        ...
+
+
+class Plan(Protocol):
+    """What a client needs of a plan."""
+
+    @property
+    def parameters(self) -> Any:
+        """The scheme's parameters."""
+        ...
+
+    @property
+    def profile(self) -> Profile:
+        """The published half of the model."""
+        ...
+
+    @property
+    def error_bound(self) -> float:
+        """The largest error of a score that the plan allows for."""
+        ...
+
+
+class Model(Protocol):
+    """What a server needs of a model."""
+
+    def forward(self, ev: Evaluator, x: CipherTensor) -> CipherTensor:
+        """The circuit, the only part that knows weights."""
+        ...
+
+
+class Client:
+    """Makes the keys and holds the only secret key; of the model it knows ``plan.profile`` only.
+
+    Learns the scores. Its inputs stay hidden from the server: IND-CPA of Paillier (DCR) or CKKS (RLWE).
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.profile = plan.profile
+        self._scheme = scheme_of(plan.parameters)
+        keys = self._scheme.keygen()
+        self._bundle = PublicBundle(plan.parameters, keys.public, keys.evaluation)
+        self._encryptor = self._scheme.encryptor(keys.secret)
+        self._decryptor = self._scheme.decryptor(keys.secret)
+        if self._scheme.name == "paillier":
+            self._encryptor.prepare()  # type: ignore[attr-defined]
+
+    def public(self) -> PublicBundle:
+        """What the server gets: parameters, public key, evaluation keys."""
+        return self._bundle
+
+    def encrypt(self, X: npt.ArrayLike | pd.DataFrame) -> CipherTensor:
+        """Check, prepare and encrypt raw inputs of shape (samples, features); OutOfRange names row and column."""
+        return self._encryptor.encrypt(self.profile.prepare(X), self.profile.input_bound)
+
+    def decrypt(self, y: CipherTensor) -> FloatArray:
+        """The scores, float64 of shape (samples, outputs). Of CKKS, never publish them: SECURITY.md."""
+        return self._decryptor.decrypt(y)
+
+    def decrypt_integers(self, y: CipherTensor) -> npt.NDArray[Any]:
+        """The exact integers score * 2**log_scale under Paillier, shape (samples, outputs)."""
+        if self._scheme.name != "paillier":
+            raise Unsupported(f"{self._scheme.name} has no exact integers: use decrypt")
+        return self._decryptor.decrypt_integers(y)  # type: ignore[attr-defined,no-any-return]
+
+    def head(self, scores: FloatArray) -> npt.NDArray[Any]:
+        """What the scores mean: labels, salaries."""
+        return self.profile.head(scores)
+
+    def predict(self, server: Server, X: npt.ArrayLike | pd.DataFrame) -> npt.NDArray[Any]:
+        """Encrypt, have evaluated, decrypt, read."""
+        return self.head(self.decrypt(server.evaluate(self.encrypt(X), self.link())))
+
+    def link(self) -> LocalLink:
+        """A connection by which a server in this process asks for rounds."""
+        return LocalLink(self.answer)
+
+    def answer(self, request: bytes) -> bytes:
+        """The client's half of a round. MalformedFrame on anything but a request of a round."""
+        if self._scheme.name != "paillier":
+            raise Unsupported(f"{self._scheme.name} has no rounds: nothing to answer")
+        return answer_masked_factors(request, self._bundle, self._encryptor, self._decryptor)  # type: ignore[arg-type]
+
+    def pack(self, x: CipherTensor) -> bytes:
+        """A tensor as a frame for the server."""
+        return pack_tensor(x, self._bundle)
+
+    def unpack(self, frame: bytes) -> CipherTensor:
+        """The server's result from its frame."""
+        return unpack_tensor(frame, self._bundle)
+
+    def public_bytes(self) -> bytes:
+        """``public`` as a frame."""
+        return pack_keys(self._bundle)
+
+    def fill(self, count: int) -> None:
+        """Make the randomness of ``count`` ciphertexts ahead (Paillier); offline work."""
+        if self._scheme.name == "paillier":
+            self._encryptor.fill(count)  # type: ignore[attr-defined]
+
+
+class Server:
+    """Holds the model and a client's public keys; sees ciphertexts only. Learns nothing of the inputs or the scores.
+
+    Takes the bundle of ``client.public()`` or its frame. Parameters of the tests are refused unless ``allow_insecure``.
+    """
+
+    def __init__(self, model: Model, public: PublicBundle | bytes, *, allow_insecure: bool = False) -> None:
+        bundle = unpack_keys(public, allow_insecure=allow_insecure) if isinstance(public, bytes) else public
+        if not isinstance(bundle, PublicBundle):
+            raise KeyMismatch("a server takes client.public(); keys that include a secret one never leave the client")
+        if bundle.parameters.insecure and not allow_insecure:
+            raise InsecureParameters("the client uses parameters made for tests: plan with secure ones")
+        self.model, self._bundle = model, bundle
+        self._evaluator = evaluator_of(bundle)
+        self._features = scheme_of(bundle.parameters).features
+
+    def evaluate(self, x: CipherTensor, link: Link | None = None) -> CipherTensor:
+        """The encrypted scores, rerandomized; ``link`` where the plan has rounds."""
+        return self.rerandomize(self.forward(x, link))
+
+    def forward(self, x: CipherTensor, link: Link | None = None) -> CipherTensor:
+        """The circuit alone. What it returns must not leave the server before ``rerandomize``."""
+        ev = Interactive(self._evaluator, self._features, link, self._bundle) if link else self._evaluator
+        return self.model.forward(ev, x)
+
+    def rerandomize(self, y: CipherTensor) -> CipherTensor:
+        """A result as it may leave: fresh randomness, lowest level, its bound rounded up to a power of two."""
+        y = self._evaluator.rerandomize(y)
+        # The computed bound is a function of the weights; a power of two of the largest says the least that is needed.
+        return y.with_bound(2.0 ** np.ceil(np.log2(np.max(y.bound, initial=2.0**-64))))
+
+    def fill(self, count: int) -> None:
+        """Make the randomness of ``count`` results ahead (Paillier); offline work."""
+        if self._bundle.parameters.name == "paillier":
+            self._evaluator.pool.fill(count)
+
+    def pack(self, y: CipherTensor) -> bytes:
+        """A result as a frame for the client."""
+        return pack_tensor(y, self._bundle)
+
+    def unpack(self, frame: bytes) -> CipherTensor:
+        """A client's tensor from its frame."""
+        return unpack_tensor(frame, self._bundle)
