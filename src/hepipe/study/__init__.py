@@ -1,0 +1,1 @@
+"""What the notebooks call: data, plans, comparisons, measurements, reports, batches."""
