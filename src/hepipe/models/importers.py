@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge, RidgeCV
@@ -55,7 +56,7 @@ def _folded(steps: list[Any], features: int) -> tuple[FloatArray | None, FloatAr
         if isinstance(step, SimpleImputer) and place == 0 and not step.add_indicator:
             fill = np.asarray(step.statistics_, dtype=np.float64)
         elif isinstance(step, SCALERS) and not getattr(step, "clip", False):
-            at_zero, at_one = step.transform(np.stack([np.zeros(features), np.ones(features)]))
+            at_zero, at_one = np.asarray(step.transform(_ends(step, features)))
             slope, offset = slope * (at_one - at_zero), offset * (at_one - at_zero) + at_zero
         elif step != "passthrough":
             raise UnsupportedModel(
@@ -63,6 +64,13 @@ def _folded(steps: list[Any], features: int) -> tuple[FloatArray | None, FloatAr
                 f"any of {', '.join(kind.__name__ for kind in SCALERS)} without clipping"
             )
     return fill, slope, offset
+
+
+def _ends(step: Any, features: int) -> Any:
+    """The inputs 0 and 1 of every column, which tell an affine map; with names where the step was fitted on them."""
+    ends = np.stack([np.zeros(features), np.ones(features)])
+    names = getattr(step, "feature_names_in_", None)
+    return ends if names is None else pd.DataFrame(ends, columns=names)
 
 
 def _schema(estimator: Any, schema: Schema | None, features: int) -> Schema:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,8 @@ from hepipe.errors import InsecureParameters, KeyMismatch, Unsupported
 from hepipe.protocol.interactive import Interactive
 from hepipe.protocol.link import Link, LocalLink
 from hepipe.protocol.rounds import answer_masked_factors
-from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, PublicBundle
+from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, KeySet, PublicBundle
+from hepipe.schemes.keystore import load_keys, save_keys
 from hepipe.schemes.registry import evaluator_of, scheme_of
 from hepipe.schemes.wire import pack_keys, pack_tensor, unpack_keys, unpack_tensor
 
@@ -67,15 +69,27 @@ class Client:
     Learns the scores. Its inputs stay hidden from the server: IND-CPA of Paillier (DCR) or CKKS (RLWE).
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, keys: KeySet | None = None) -> None:
         self.profile = plan.profile
         self._scheme = scheme_of(plan.parameters)
-        keys = self._scheme.keygen()
+        self._keys = keys = keys or self._scheme.keygen()
         self._bundle = PublicBundle(plan.parameters, keys.public, keys.evaluation)
         self._encryptor = self._scheme.encryptor(keys.secret)
         self._decryptor = self._scheme.decryptor(keys.secret)
         if self._scheme.name == "paillier":
             self._encryptor.prepare()  # type: ignore[attr-defined]
+
+    @classmethod
+    def load(cls, plan: Plan, path: str | os.PathLike[str], passphrase: str) -> Client:
+        """A client with keys that ``save`` wrote; KeyMismatch if they were made for other parameters."""
+        keys, parameters = load_keys(path, passphrase)
+        if parameters != plan.parameters:
+            raise KeyMismatch(f"the stored keys are for {parameters}, the plan needs {plan.parameters}: make new keys")
+        return cls(plan, keys)
+
+    def save(self, path: str | os.PathLike[str], passphrase: str) -> None:
+        """Keep the keys for later, sealed with a passphrase; see keystore.save_keys."""
+        save_keys(path, self._keys, self._bundle.parameters, passphrase)
 
     def public(self) -> PublicBundle:
         """What the server gets: parameters, public key, evaluation keys."""

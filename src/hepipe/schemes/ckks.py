@@ -246,7 +246,12 @@ class CkksEvaluator(Ledger):
         return [[self._dot(block, column, x) for column in plains] for block in self._columns(x)]
 
     def _factor(self, value: float, level: int, plain_bits: float) -> Any:
-        plain = sealapi.Plaintext()
+        plain, room = sealapi.Plaintext(), self.parameters.capacity_bits(level)
+        if abs(value) * 2.0**plain_bits >= 2.0**room:
+            raise OutOfRange(
+                f"a factor of {value:.3g} at {plain_bits:.1f} bits does not fit {room:.1f} bits at level {level}: "
+                "scale the inputs up and the factor down"
+            )
         self._context.encoder.encode(float(value), self._context.parms_id(level), 2.0**plain_bits, plain)
         return plain
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hepipe.errors import KeyMismatch
+from hepipe.errors import KeyMismatch, ScaleMismatch
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain
 from hepipe.schemes.fixedpoint import from_fixed, to_fixed
 from hepipe.schemes.ledger import Ledger, check_fresh, check_values
@@ -101,6 +101,8 @@ class ClearEvaluator(Ledger):
         )
 
     def _encode(self, values: FloatArray, bits: float) -> Any:
+        if self.parameters.exact and bits != int(bits):
+            raise ScaleMismatch(f"a scale of {bits} bits: those of the integer reference are whole, ask for {round(bits)}")
         return to_fixed(values, bits) if self.parameters.exact else values
 
     def _add(self, x: CipherTensor, y: CipherTensor, sign: int) -> Any:

@@ -75,7 +75,7 @@ def parse(data: bytes, *kinds: Kind) -> Frame:
         (samples, samples <= MAX_SAMPLES, f"at most {MAX_SAMPLES} samples"),
         (features, features <= MAX_FEATURES, f"at most {MAX_FEATURES} features"),
         (level, 0 <= level <= 64, "a level from 0 to 64"),
-        (log_scale, math.isfinite(log_scale) and 0 <= log_scale < 8192, "a log_scale from 0 to 8192"),
+        (log_scale, math.copysign(1.0, log_scale) > 0 and log_scale < 8192, "a log_scale from 0 to 8192"),
         (body_len, body_len == len(body) <= MAX_BODY, f"the {len(body)} bytes that follow"),
     ):
         if not ok:

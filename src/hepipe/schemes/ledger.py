@@ -178,7 +178,9 @@ class Ledger:
 def check_room(parameters: Parameters, bound: FloatArray, level: int, log_scale: float, operation: str) -> None:
     """OutOfRange unless values up to ``bound`` at ``log_scale`` fit a ciphertext at ``level``."""
     largest = float(np.max(bound, initial=0.0))
-    need = (math.log2(largest) if largest > 0 else 0.0) + log_scale
+    bits = math.log2(largest) if largest > 0 else 0.0
+    # However small the values, SEAL takes no scale that the modulus does not hold.
+    need = log_scale + (max(bits, 0.0) if parameters.name == "ckks" else bits)
     room = parameters.capacity_bits(level)
     if not need < room:
         raise OutOfRange(

@@ -107,9 +107,17 @@ class ClearParameters:
     log_plain_scale: float = 40
     exact: bool = False
     slots: int = 1 << 20
-    name: str = "clear"
-    security_bits: int = 0
-    insecure: bool = False
+
+    # Not fields: a key frame must not be able to claim another name, or security.
+    name = "clear"
+    security_bits = 0
+    insecure = False
+
+    def __post_init__(self) -> None:
+        if self.depth < 0 or self.slots < 1 or not _scales(self.log_scale, self.log_plain_scale):
+            raise OutOfRange("depth must be >= 0, slots >= 1, and scales from 0 to 8191 bits")
+        if self.exact and not _whole(self.log_scale, self.log_plain_scale):
+            raise OutOfRange("scales of the integer reference are whole bits")
 
     def rescale_bits(self, level: int) -> float:
         """Exact integers grow like Paillier's; floats keep their scale like CKKS."""
@@ -160,10 +168,10 @@ class PaillierParameters:
                 f"modulus_bits={self.modulus_bits} gives about {self.security_bits} bits of security: use 3072 "
                 "(128 bits), or 2048 (112 bits); smaller keys exist only as TEST_INSECURE sets"
             )
-        if self.modulus_bits % 64 or self.lanes < 1 or self.depth < 0:
-            raise OutOfRange("modulus_bits must be a multiple of 64, lanes >= 1 and depth >= 0")
-        if self.log_scale != int(self.log_scale) or self.log_plain_scale != int(self.log_plain_scale):
-            raise OutOfRange("Paillier scales are whole bits")
+        if self.modulus_bits % 64 or self.lanes < 1 or self.lane_bits < 3 or self.depth < 0:
+            raise OutOfRange("modulus_bits must be a multiple of 64, lanes >= 1, lane_bits >= 3 and depth >= 0")
+        if not _scales(self.log_scale, self.log_plain_scale) or not _whole(self.log_scale, self.log_plain_scale):
+            raise OutOfRange("Paillier scales are whole bits, from 0 to 8191")
         if self.lanes * self.lane_bits > self.modulus_bits - 2:
             raise OutOfRange(
                 f"{self.lanes} lanes of {self.lane_bits} bits need {self.lanes * self.lane_bits + 2} bits, "
@@ -228,6 +236,9 @@ class CkksParameters:
     name = "ckks"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "coeff_modulus_bits", tuple(self.coeff_modulus_bits))
+        if not all(isinstance(bits, int) for bits in self.coeff_modulus_bits):
+            raise OutOfRange(f"coeff_modulus_bits={self.coeff_modulus_bits}: sizes of primes are whole numbers")
         bounds = MAX_LOG_Q.get(self.standard_bits)
         if bounds is None or self.poly_modulus_degree not in bounds:
             raise InsecureParameters(
@@ -244,6 +255,8 @@ class CkksParameters:
             raise OutOfRange("coeff_modulus_bits needs at least one prime, each of 20 to 60 bits")
         if len(self.coeff_modulus_bits) == 1 and not self.complex_slots:
             raise OutOfRange("products of ciphertexts need a special prime: add one, or set complex_slots")
+        if not (_scales(self.log_scale, self.tail_bits) and self.log_scale < 1000 and self.tail_bits < 1000):
+            raise OutOfRange(f"log_scale={self.log_scale}, tail_bits={self.tail_bits}: scales are from 0 to 1000 bits")
         if self.complex_slots and self.depth > 1:
             raise OutOfRange("complex slots carry linear circuits only: use depth 1")
 
@@ -306,8 +319,19 @@ class CkksParameters:
         return words + 64 if fresh else 2 * words
 
 
+def _scales(*bits: float) -> bool:
+    return all(0 <= b < 8192 for b in bits)  # NaN is neither
+
+
+def _whole(*bits: float) -> bool:
+    return all(b == int(b) for b in bits)
+
+
 def ntt_primes(degree: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """For each size the primes p = 1 (mod 2N) just below 2**size, the smallest of those needed first."""
+    """For each size the primes p = 1 (mod 2N) just below 2**size, the smallest of those needed first.
+
+    OutOfRange where there are not so many of a size.
+    """
     found = {size: _largest_primes(2 * degree, size, sizes.count(size)) for size in set(sizes)}
     return tuple(found[size].pop() for size in sizes)
 
@@ -316,6 +340,11 @@ def _largest_primes(step: int, size: int, count: int) -> list[int]:
     primes: list[int] = []
     candidate = ((1 << size) - 1) // step * step + 1
     while len(primes) < count:
+        if candidate < 1 << (size - 1):
+            raise OutOfRange(
+                f"there are only {len(primes)} primes of {size} bits that are 1 modulo {step}, {count} were asked for: "
+                "use larger sizes, or a smaller ring"
+            )
         if candidate < 1 << size and gmpy2.is_prime(candidate):
             primes.append(candidate)
         candidate -= step

@@ -29,7 +29,9 @@ Residues = npt.NDArray[np.uint64]
 
 SEED_BYTES = 64
 _HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, version major, minor, compression, reserved, total size
-_MAGIC, _VERSION, _ZSTD = 0xA15E, (4, 3), 2
+FORMAT_VERSION = (4, 3)
+"""Major and minor version of SEAL whose streams are read and written here."""
+_MAGIC, _ZSTD = 0xA15E, 2
 _CIPHERTEXT = struct.Struct("<32sBQQQdQ")  # parms_id, NTT form, polynomials, N, primes, scale, correction factor
 _BLAKE2XB = 1
 
@@ -114,7 +116,7 @@ def load(empty: Any, seal_context: Any, body: bytes) -> Any:
 
 
 def _framed(body: bytes) -> bytes:
-    return _HEADER.pack(_MAGIC, _HEADER.size, *_VERSION, 0, 0, _HEADER.size + len(body)) + body
+    return _HEADER.pack(_MAGIC, _HEADER.size, *FORMAT_VERSION, 0, 0, _HEADER.size + len(body)) + body
 
 
 def take_apart(body: bytes, degree: int) -> Polynomials:

@@ -28,6 +28,7 @@ from hepipe.schemes.parameters import CkksParameters, ClearParameters, PaillierP
 
 _PARAMETERS: dict[str, Any] = {"clear": ClearParameters, "paillier": PaillierParameters, "ckks": CkksParameters}
 MAX_PARAMETER_BYTES = 4096
+_JSON_TYPES = {"int": (int,), "float": (int, float), "bool": (bool,), "tuple[int, ...]": (list,)}
 
 
 def pack_tensor(x: CipherTensor, bundle: PublicBundle) -> bytes:
@@ -88,6 +89,8 @@ def unpack_ciphertexts(frame: Frame, body: bytes, bundle: PublicBundle) -> Any:
         )
     if parameters.name == "clear":
         return _clear_values(body, shape)
+    if parameters.name == "ckks" and not frame.log_scale < parameters.capacity_bits(frame.level):
+        raise MalformedFrame(f"a scale of {frame.log_scale:.1f} bits does not fit the modulus at level {frame.level}")
     size = parameters.ciphertext_bytes(frame.level, seeded)
     pieces = [body[i : i + size] for i in range(0, len(body), size)]
     items = _paillier_items(pieces, bundle) if parameters.name == "paillier" else _ckks_items(pieces, frame, bundle)
@@ -160,6 +163,8 @@ def unpack_keys(data: bytes, *, allow_insecure: bool = False) -> PublicBundle:
     InsecureParameters for parameters of the tests, MalformedFrame for anything that is not exactly such a frame.
     """
     frame = parse(data, Kind.PUBLIC_KEYS)
+    if (frame.samples, frame.features, frame.level, frame.log_scale, frame.flags) != (0, 0, 0, 0.0, 0):
+        raise MalformedFrame("a key frame with the shape, level, scale or flags of a tensor")
     parameters, keys = _parameters(frame)
     public: Any
     evaluation: Any
@@ -196,13 +201,12 @@ def _parameters(frame: Frame) -> tuple[Any, bytes]:
 
 
 def _typed(kind: Any, fields: dict[str, Any]) -> Any:
-    defaults = {f.name: f.default for f in dataclasses.fields(kind)}
-    if set(fields) != set(defaults):
-        raise MalformedFrame(f"parameters {sorted(fields)} where {sorted(defaults)} belong")
-    for name, default in defaults.items():
-        wanted = (int, float) if isinstance(default, float) else list if isinstance(default, tuple) else type(default)
-        if not isinstance(fields[name], wanted) or isinstance(fields[name], bool) != isinstance(default, bool):
-            raise MalformedFrame(f"parameter {name}={fields[name]!r} is not of type {type(default).__name__}")
+    types = {f.name: str(f.type) for f in dataclasses.fields(kind)}
+    if set(fields) != set(types):
+        raise MalformedFrame(f"parameters {sorted(fields)} where {sorted(types)} belong")
+    for name, wanted in types.items():
+        if type(fields[name]) not in _JSON_TYPES[wanted]:
+            raise MalformedFrame(f"parameter {name}={fields[name]!r} is not of type {wanted}")
         if isinstance(fields[name], list):
             fields[name] = tuple(fields[name])
     return kind(**fields)
@@ -214,10 +218,10 @@ def _canonical(fields: dict[str, Any]) -> bytes:
 
 def _ckks_keys(keys: bytes, parameters: CkksParameters) -> tuple[CkksPublicKey, CkksEvaluationKeys]:
     primes, degree = parameters.coeff_modulus, parameters.poly_modulus_degree
-    polynomial = len(keys) and degree * sum((prime.bit_length() + 7) // 8 for prime in primes)
-    first, count = polynomial + seal.SEED_BYTES, len(primes) - 1
-    if len(keys) not in (first, first + 2 * polynomial * count):
-        raise MalformedFrame(f"{len(keys)} bytes of CKKS keys, expected {first} or {first + 2 * polynomial * count}")
+    polynomial = degree * sum((prime.bit_length() + 7) // 8 for prime in primes)
+    first, count = polynomial + seal.SEED_BYTES, 0 if parameters.complex_slots else len(primes) - 1
+    if len(keys) != first + 2 * polynomial * count:
+        raise MalformedFrame(f"{len(keys)} bytes of CKKS keys, expected {first + 2 * polynomial * count}")
     residues = seal.unpack_residues(keys[:polynomial], 1, primes, degree)
     public = CkksPublicKey(parameters, seal.Polynomials(residues, keys[polynomial:first]))
     pieces = [keys[i : i + 2 * polynomial] for i in range(first, len(keys), 2 * polynomial)]

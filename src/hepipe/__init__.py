@@ -1,0 +1,42 @@
+"""hepipe: machine learning on homomorphically encrypted data, Paillier and CKKS behind one interface.
+
+Depth is paid in levels or in rounds: a circuit of multiplicative depth k costs k levels on a levelled scheme (CKKS)
+and k rounds with the key holder on an additive one (Paillier). The circuit is written once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hepipe.models.importers import from_sklearn
+    from hepipe.models.logistic import with_sigmoid
+    from hepipe.protocol.parties import Client, Server
+    from hepipe.schemes.registry import scheme
+    from hepipe.study.compare import compare
+    from hepipe.study.datasets import load
+    from hepipe.study.plan import plan
+
+__version__ = "0.1.0"
+__all__ = ["Client", "Server", "compare", "from_sklearn", "load", "plan", "scheme", "with_sigmoid"]
+
+# Loaded when first used, so that the command line answers at once, and can say so when a package below is missing.
+_HOMES = {
+    "Client": "protocol.parties",
+    "Server": "protocol.parties",
+    "compare": "study.compare",
+    "from_sklearn": "models.importers",
+    "load": "study.datasets",
+    "plan": "study.plan",
+    "scheme": "schemes.registry",
+    "with_sigmoid": "models.logistic",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hepipe' has no attribute {name!r}: it has {__all__}")
+    return getattr(import_module(f"hepipe.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

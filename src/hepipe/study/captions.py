@@ -1,0 +1,175 @@
+"""What stands under a table, so that it can be quoted alone, and the sentences that its numbers allow."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from hepipe.study.datasets import Dataset
+from hepipe.study.measure import NETWORKS, Measurement
+from hepipe.study.tables import Compared, gap, security
+
+WIDE = 9
+"""A table with more columns, and few rows, is shown on its side: a line for each quantity, a column for each scheme."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table with the text under it, as a notebook or a terminal shows it; ``frame`` has the raw numbers."""
+
+    frame: pd.DataFrame = field(repr=False)
+    footer: str = ""
+
+    def __repr__(self) -> str:
+        return f"{self._shown().to_string()}\n\n{self.footer}"
+
+    def _repr_html_(self) -> str:
+        paragraphs = "".join(f"<p><small>{html.escape(line)}</small></p>" for line in self.footer.splitlines())
+        return self._shown().to_html(border=0) + paragraphs
+
+    def _shown(self) -> pd.DataFrame:
+        shown = self.frame.astype(object).map(cell)
+        head = str(shown.columns[0])
+        if len(shown.columns) <= WIDE or 2 * len(shown) > len(shown.columns):
+            return shown.set_index(head)
+        turned = shown.iloc[:, 1:].T
+        turned.columns = pd.Index(shown[head], name=head)
+        return turned
+
+
+def cell(value: Any) -> str:
+    """A value in at most four digits: a dash for none, "exact" for infinitely many bits."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return "exact" if math.isinf(value) else number(value)
+    return str(value)
+
+
+def number(value: float) -> str:
+    """Four significant digits, no exponent where it can be avoided."""
+    if value and abs(value) < 1e-4:
+        return f"{value:.2e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def with_footer(frame: pd.DataFrame, dataset: Dataset | None, *comparisons: Compared) -> Table:
+    """``frame`` with what must be known to quote it; ``dataset`` is None for random numbers."""
+    return Table(frame, footer(dataset, *comparisons))
+
+
+def footer(dataset: Dataset | None, *comparisons: Compared) -> str:
+    """Security, data, how it was timed, what was counted: a line each."""
+    measured = [item for compared in comparisons for item in compared.measurements]
+    return "\n".join(
+        [
+            f"Security: {_security(measured)}",
+            f"Data: {data_text(dataset)}. {_samples(comparisons)}",
+            f"Timed: {_repeats(measured)} after one warm-up, medians; 1 thread, both parties on one machine. 'one' is "
+            "a query of one row; 'batch' is one query of all rows, in ms per row. Keys and tables exist before.",
+            "Counted: every byte of frames and rounds of a batch, parsed and checked ('wire'); public keys apart. "
+            + _networks(),
+        ]
+    )
+
+
+def data_text(dataset: Dataset | None) -> str:
+    """Name, origin and digest; generated rows say so."""
+    if dataset is None:
+        return "random numbers, uniform in [-1, 1]"
+    kind = "SYNTHETIC" if dataset.synthetic else "real"
+    return f"{dataset.name}, {kind} ({dataset.source}; sha256 {dataset.sha256[:12]})"
+
+
+def _security(measured: Sequence[Measurement]) -> str:
+    levels = {item.scheme: security(item) for item in measured if item.scheme != "clear"}
+    if not levels:
+        return "nothing is encrypted."
+    weak = [scheme for scheme, bits in levels.items() if bits == "insecure"]
+    if weak:
+        return f"INSECURE test keys ({', '.join(weak)}): these costs say nothing about secure sizes."
+    if len(set(levels.values())) > 1:
+        return "NOT EQUAL: " + ", ".join(f"{scheme} {bits} bits" for scheme, bits in levels.items()) + "."
+    bits = next(iter(levels.values()))
+    return f"{bits} bits for {' and '.join(levels)} (Paillier by NIST SP 800-57, CKKS by the HE standard v1.1)."
+
+
+def _samples(comparisons: Sequence[Compared]) -> str:
+    return "; ".join(f"{compared.model}: {compared.samples} rows, metric {compared.metric}" for compared in comparisons)
+
+
+def _repeats(measured: Sequence[Measurement]) -> str:
+    counts = sorted({len(item.batch.totals) for item in measured})
+    return " and ".join(map(str, counts)) + (" repeat" if counts == [1] else " repeats")
+
+
+def _networks() -> str:
+    paths = (f"{n.name} {n.rtt_ms:g} ms, {n.up_mbit:g}/{n.down_mbit:g} Mbit/s up/down" for n in NETWORKS)
+    return f"Networks are modelled: {'; '.join(paths)}."
+
+
+def findings(compared: Compared) -> list[str]:
+    """At most four sentences on a comparison, every number computed."""
+    hidden = [item for item in compared.measurements if item.scheme != "clear"]
+    if not hidden:
+        return [f"Only the clear scheme was run: {compared.metric} {compared.measurements[0].metric_clear:.4f}."]
+    said = [_quality(compared, hidden), _precision(hidden), _cost(hidden), _traffic(hidden)]
+    return [sentence for sentence in said if sentence]
+
+
+def _name(item: Measurement) -> str:
+    return f"{item.scheme} ({security(item)} bits)" if isinstance(security(item), int) else f"{item.scheme} (insecure)"
+
+
+def _quality(compared: Compared, hidden: Sequence[Measurement]) -> str:
+    known = not math.isnan(hidden[0].metric_clear)
+    parts = []
+    for item in hidden:
+        metric = f"{compared.metric} {item.metric_encrypted:.4f}, gap {gap(item)} (p = {item.p_value:.2g}), "
+        parts.append(f"{_name(item)} {metric if known else ''}agreement {100 * item.agreement:.2f} %")
+    clear = f" the clear {compared.metric} is {hidden[0].metric_clear:.4f}; encrypted" if known else ""
+    return f"On {compared.samples} rows{clear}: {'; '.join(parts)}."
+
+
+def _precision(hidden: Sequence[Measurement]) -> str:
+    parts = [
+        f"{item.scheme} is right to {item.errors.precision_bits:.1f} bits"
+        + (", its integers equal to the reference" if item.errors.exact_integers else "")
+        for item in hidden
+    ]
+    approximation = max(item.errors.approximation_error for item in hidden)
+    beside = f", beside an approximation error of {approximation:.3g} that every scheme shares" if approximation else ""
+    return f"Of the scores, {'; '.join(parts)}{beside}."
+
+
+def _cost(hidden: Sequence[Measurement]) -> str:
+    parts = [
+        f"{item.scheme} takes {number(item.one.total)} ms for one row and "
+        f"{number(item.batch.total / item.batch.samples)} ms a row in a batch"
+        for item in hidden
+    ]
+    if len(hidden) == 2:
+        slow, fast = sorted(hidden, key=lambda item: -item.batch.total)
+        parts.append(f"in a batch {fast.scheme} is {slow.batch.total / fast.batch.total:.0f} times faster")
+    return _sentence("; ".join(parts))
+
+
+def _traffic(hidden: Sequence[Measurement]) -> str:
+    slow = NETWORKS[-1]
+    parts = [
+        f"{item.scheme} sends {number(item.bytes_up / 2**10)} KiB up and {number(item.bytes_down / 2**10)} KiB down in "
+        f"{item.rounds} rounds, {number(item.network_ms(slow))} ms a batch over {slow.name} (modelled)"
+        for item in hidden
+    ]
+    return _sentence("; ".join(parts))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

@@ -1,0 +1,71 @@
+"""The generated parts of the README: the latest results and the support table, between two marks each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from hepipe.errors import DataError
+from hepipe.study.captions import cell
+from hepipe.study.report import read_results
+from hepipe.study.support import support_table
+
+COLUMNS = {
+    "notebook": "notebook",
+    "model": "model",
+    "scheme": "scheme",
+    "security bits": "security bits",
+    "metric": "metric",
+    "metric clear": "clear",
+    "metric encrypted": "encrypted",
+    "agreement": "agreement",
+    "precision bits (min)": "precision bits",
+    "one: total ms": "one row, ms",
+    "batch: total ms": "batch, ms a row",
+    "rounds": "rounds",
+    "KiB up": "KiB up",
+    "KiB down": "KiB down",
+    "key MiB": "key MiB",
+    "reveals": "reveals",
+}
+
+
+def update(readme: Path, results: Path) -> bool:
+    """Write both parts anew from ``results``/*/run.json and the code; True if the file changed."""
+    before = readme.read_text(encoding="utf-8")
+    after = replaced(replaced(before, "results", results_part(results)), "support", markdown(support_table().reset_index()))
+    readme.write_text(after, encoding="utf-8")
+    return after != before
+
+
+def results_part(results: Path) -> str:
+    """The closing tables of all notebooks, and what they were measured on."""
+    frame = read_results(results)
+    if frame.empty:
+        raise DataError(f"{results}: no results to show: run `make full` first")
+    sources = ", ".join(f"{name}{' (synthetic)' if made_up else ''}" for name, made_up in _sources(frame))
+    machines = " and ".join(sorted({f"commit {row.commit}, {row.date}" for row in frame.itertuples()}))
+    note = f"Data: {sources}. Full profile, both parties on one machine, one thread: {machines}."
+    return f"{markdown(frame[list(COLUMNS)].rename(columns=COLUMNS))}\n\n{note}"
+
+
+def _sources(frame: pd.DataFrame) -> list[tuple[str, bool]]:
+    return sorted(set(zip(frame["data"], frame["synthetic"].astype(bool), strict=True)))
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table as GitHub shows it."""
+    head = "| " + " | ".join(map(str, frame.columns)) + " |"
+    rule = "|" + " --- |" * len(frame.columns)
+    rows = ["| " + " | ".join(cell(value) for value in row) + " |" for row in frame.astype(object).itertuples(index=False)]
+    return "\n".join([head, rule, *rows])
+
+
+def replaced(text: str, part: str, content: str) -> str:
+    """``text`` with ``content`` between the marks of ``part``; DataError if they are not there."""
+    pattern = re.compile(rf"(<!-- {part}:begin -->).*?(<!-- {part}:end -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise DataError(f"the README has no marks <!-- {part}:begin --> and <!-- {part}:end -->")
+    return pattern.sub(lambda found: f"{found[1]}\n{content}\n{found[2]}", text)
