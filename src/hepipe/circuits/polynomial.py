@@ -30,7 +30,8 @@ class _Node:
 def evaluate(ev: Evaluator, x: CipherTensor, polynomial: Approximation) -> CipherTensor:
     """The polynomial of x, every feature alike, for an x already divided by the domain. Price depth / depth.
 
-    Reveals nothing but the result. On an additive scheme ``ev`` must be Interactive. BudgetExhausted if x has fewer levels than the depth.
+    Reveals nothing but the result. On an additive scheme ``ev`` must be Interactive. BudgetExhausted if x has fewer
+    levels than the depth.
     """
     if x.level < polynomial.depth:
         raise BudgetExhausted(
@@ -56,10 +57,13 @@ def _power_scales(ev: Evaluator, x: CipherTensor, depth: int) -> list[float]:
 
 
 def _final_scale(ev: Evaluator, x: CipherTensor, polynomial: Approximation) -> float:
-    """A levelled scheme returns to its own scale; an additive one grows by a factor of x's a degree."""
+    """A levelled scheme returns to its own scale; an additive one grows by a factor of x's a degree.
+
+    An even degree counts as the next odd one: its top coefficient is a leaf, c + 0 x, like all others.
+    """
     if ev.parameters.rescale_bits(x.level):
         return ev.parameters.log_scale
-    return polynomial.degree * x.log_scale + ev.parameters.plain_bits(x.level)
+    return (polynomial.degree | 1) * x.log_scale + ev.parameters.plain_bits(x.level)
 
 
 def _tree(ev: Evaluator, node: _Node, level: int, scales: list[float]) -> list[_Node]:

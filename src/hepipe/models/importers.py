@@ -23,7 +23,7 @@ SCALERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
 
 
 def from_sklearn(estimator: BaseEstimator, schema: Schema | None = None) -> LinearModel:
-    """The model of a fitted estimator: a linear or logistic regression, alone or in a Pipeline of an imputer and scalers.
+    """The model of a fitted linear or logistic regression, alone or in a Pipeline of an imputer and scalers.
 
     schema  the published range of each column, matched by name where the estimator knows names; without it only
             |x| <= 2**16 is promised, which costs 16 bits of room. Imputer fills are published; scalers are not: they

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,10 +74,15 @@ class Schema:
             if missing:
                 raise ShapeMismatch(f"missing column(s) {missing}: the model takes {list(self.names)}")
             data = data[list(self.names)]
-        array = np.asarray(data)
-        if array.dtype.kind not in "biuf" and not isinstance(data, pd.DataFrame):
-            raise ShapeMismatch(f"dtype {array.dtype} is not numeric: pass integers, floats or booleans")
-        array = array.astype(np.float64)
+            text = [str(name) for name, dtype in data.dtypes.items() if not _is_real(dtype)]
+            if text:
+                raise ShapeMismatch(f"column(s) {text} are not numeric: pass integers, floats or booleans")
+            array = data.to_numpy(dtype=np.float64, na_value=np.nan)
+        else:
+            array = np.asarray(data)
+            if array.dtype.kind not in "biuf":
+                raise ShapeMismatch(f"dtype {array.dtype} is not numeric: pass integers, floats or booleans")
+            array = array.astype(np.float64)
         array = array[None, :] if array.ndim == 1 else array
         if array.ndim != 2 or array.shape[1] != len(self.columns):
             raise ShapeMismatch(f"got shape {array.shape}: the model takes (samples, {len(self.columns)})")
@@ -92,3 +98,8 @@ class Schema:
                 f"row {row}, column {column.name!r}: {array[row, index]} is not in [{column.low}, {column.high}]; "
                 f"{int(bad.sum())} such value(s) in all: correct or impute them before encrypting"
             )
+
+
+def _is_real(dtype: Any) -> bool:
+    numeric: bool = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
+    return numeric

@@ -63,7 +63,7 @@ class MaskedProduct:
 
     def finish(self, reply: bytes, bundle: PublicBundle) -> list[CipherTensor]:
         """Server: the products, from the client's answer; MalformedFrame if it is not one."""
-        frame = parse(reply, Kind.MASKED_PRODUCTS)
+        frame = _round_frame(reply, Kind.MASKED_PRODUCTS)
         shape = (self._pairs[0][0].shape[0], sum(x.shape[1] for x, _ in self._pairs))
         if (frame.samples, frame.features) != shape:
             raise MalformedFrame(f"products of shape {(frame.samples, frame.features)}, expected {shape}")
@@ -77,6 +77,13 @@ class MaskedProduct:
         return [results[place] for place in range(len(results))]
 
 
+def _round_frame(data: bytes, kind: Kind) -> Frame:
+    frame = parse(data, kind)
+    if (frame.level, frame.log_scale) != (0, 0.0):
+        raise MalformedFrame("a message of a round states no level and no scale")
+    return frame
+
+
 def _side_by_side(tensors: Sequence[CipherTensor]) -> CipherTensor:
     rows = [[item for tensor in tensors for item in tensor.data[block]] for block in range(len(tensors[0].data))]
     return replace(tensors[0], data=rows, shape=(tensors[0].shape[0], len(rows[0])))
@@ -86,7 +93,7 @@ def answer_masked_factors(
     request: bytes, bundle: PublicBundle, encryptor: PaillierEncryptor, decryptor: PaillierDecryptor
 ) -> bytes:
     """Client: decrypt the masked factors, multiply them, encrypt the products. Learns nothing from them."""
-    frame = parse(request, Kind.MASKED_FACTORS)
+    frame = _round_frame(request, Kind.MASKED_FACTORS)
     if len(frame.body) < 4:
         raise MalformedFrame("a masked product without its count of squares")
     (squares,) = struct.unpack_from(">I", frame.body)

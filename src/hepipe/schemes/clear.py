@@ -102,7 +102,9 @@ class ClearEvaluator(Ledger):
 
     def _encode(self, values: FloatArray, bits: float) -> Any:
         if self.parameters.exact and bits != int(bits):
-            raise ScaleMismatch(f"a scale of {bits} bits: those of the integer reference are whole, ask for {round(bits)}")
+            raise ScaleMismatch(
+                f"a scale of {bits} bits: those of the integer reference are whole, ask for {round(bits)}"
+            )
         return to_fixed(values, bits) if self.parameters.exact else values
 
     def _add(self, x: CipherTensor, y: CipherTensor, sign: int) -> Any:

@@ -310,8 +310,15 @@ class CkksParameters:
         return 0.0, self._slot_std(NOISE_SIGMA**2 + 1 / 12) / 2**self.log_scale
 
     def product_error(self, log_scale: float, level: int) -> float:
-        """Rounding of both polynomials, one of them times the ternary secret: (1 + 2N/3) / 12 a coefficient."""
-        return LAPLACE_TAIL * self._slot_std((1 + 2 * self.poly_modulus_degree / 3) / 12) / 2**log_scale
+        """Rounding of both polynomials, one of them times the ternary secret: (1 + 2N/3) / 12 a coefficient.
+
+        With one prime nothing rounds; there it is the noise of an encryption of zero, which no special prime divides:
+        e + u e' + s e'', u and s ternary.
+        """
+        ternary = 2 * self.poly_modulus_degree / 3
+        single = len(self.coeff_modulus_bits) == 1
+        variance = NOISE_SIGMA**2 * (1 + 2 * ternary) if single else (1 + ternary) / 12
+        return LAPLACE_TAIL * self._slot_std(variance) / 2**log_scale
 
     def ciphertext_bytes(self, level: int, fresh: bool = False) -> int:
         """Two polynomials, or one and a 64-byte seed when the key owner encrypts; whole bytes a residue."""

@@ -17,6 +17,9 @@ from hepipe.study.tables import Compared, gap, security
 WIDE = 9
 """A table with more columns, and few rows, is shown on its side: a line for each quantity, a column for each scheme."""
 
+PLAN_NOTE = "From a dry run, before any key exists: the cheapest parameters with this precision; sizes are exact."
+"""Stands under a table of plans."""
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -33,7 +36,8 @@ class Table:
         return self._shown().to_html(border=0) + paragraphs
 
     def _shown(self) -> pd.DataFrame:
-        shown = self.frame.astype(object).map(cell)
+        columns = {name: [_in_column(str(name), value) for value in self.frame[name]] for name in self.frame}
+        shown = pd.DataFrame(columns, dtype=object)
         head = str(shown.columns[0])
         if len(shown.columns) <= WIDE or 2 * len(shown) > len(shown.columns):
             return shown.set_index(head)
@@ -51,6 +55,12 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return "exact" if math.isinf(value) else number(value)
     return str(value)
+
+
+def _in_column(name: str, value: Any) -> str:
+    # A metric is quoted to four decimals, trailing zeros included.
+    known = isinstance(value, float) and math.isfinite(value)
+    return f"{value:.4f}" if known and name.startswith("metric") else cell(value)
 
 
 def number(value: float) -> str:
@@ -124,23 +134,27 @@ def findings(compared: Compared) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
-def _name(item: Measurement) -> str:
-    return f"{item.scheme} ({security(item)} bits)" if isinstance(security(item), int) else f"{item.scheme} (insecure)"
+_SPELLED = {"ckks": "CKKS", "paillier": "Paillier"}
+
+
+def _scheme(item: Measurement) -> str:
+    return _SPELLED.get(item.scheme, item.scheme)
 
 
 def _quality(compared: Compared, hidden: Sequence[Measurement]) -> str:
     known = not math.isnan(hidden[0].metric_clear)
     parts = []
     for item in hidden:
-        metric = f"{compared.metric} {item.metric_encrypted:.4f}, gap {gap(item)} (p = {item.p_value:.2g}), "
-        parts.append(f"{_name(item)} {metric if known else ''}agreement {100 * item.agreement:.2f} %")
+        tested = f" (p = {item.p_value:.2g})" if compared.metric == "accuracy" else ""
+        metric = f"{compared.metric} {item.metric_encrypted:.4f}, gap {gap(item)}{tested}, "
+        parts.append(f"{_scheme(item)} {metric if known else ''}agreement {100 * item.agreement:.2f} %")
     clear = f" the clear {compared.metric} is {hidden[0].metric_clear:.4f}; encrypted" if known else ""
     return f"On {compared.samples} rows{clear}: {'; '.join(parts)}."
 
 
 def _precision(hidden: Sequence[Measurement]) -> str:
     parts = [
-        f"{item.scheme} is right to {item.errors.precision_bits:.1f} bits"
+        f"{_scheme(item)} is right to {item.errors.precision_bits:.1f} bits"
         + (", its integers equal to the reference" if item.errors.exact_integers else "")
         for item in hidden
     ]
@@ -151,25 +165,21 @@ def _precision(hidden: Sequence[Measurement]) -> str:
 
 def _cost(hidden: Sequence[Measurement]) -> str:
     parts = [
-        f"{item.scheme} takes {number(item.one.total)} ms for one row and "
+        f"{_scheme(item)} takes {number(item.one.total)} ms for one row and "
         f"{number(item.batch.total / item.batch.samples)} ms a row in a batch"
         for item in hidden
     ]
     if len(hidden) == 2:
         slow, fast = sorted(hidden, key=lambda item: -item.batch.total)
-        parts.append(f"in a batch {fast.scheme} is {slow.batch.total / fast.batch.total:.0f} times faster")
-    return _sentence("; ".join(parts))
+        parts.append(f"in a batch {_scheme(fast)} is {slow.batch.total / fast.batch.total:.2g} times faster")
+    return f"{'; '.join(parts)}."
 
 
 def _traffic(hidden: Sequence[Measurement]) -> str:
     slow = NETWORKS[-1]
     parts = [
-        f"{item.scheme} sends {number(item.bytes_up / 2**10)} KiB up and {number(item.bytes_down / 2**10)} KiB down in "
-        f"{item.rounds} rounds, {number(item.network_ms(slow))} ms a batch over {slow.name} (modelled)"
+        f"{_scheme(item)} sends {number(item.bytes_up / 2**10)} KiB up and {number(item.bytes_down / 2**10)} KiB down "
+        f"in {item.rounds} rounds, {number(item.network_ms(slow))} ms a batch over {slow.name} (modelled)"
         for item in hidden
     ]
-    return _sentence("; ".join(parts))
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{'; '.join(parts)}."

@@ -128,6 +128,8 @@ def room(axes: Axes, values: Sequence[float], left: float = 0.05, right: float =
     low, high = low - spare, high + spare
     span = high - low
     axes.set_xlim(10 ** (low - left * span), 10 ** (high + right * span))
+    if span < 2:  # decades alone would leave one tick, or none
+        axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=9))
 
 
 def key(picture: Picture, colours: Mapping[str, str]) -> None:

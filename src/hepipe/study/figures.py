@@ -216,7 +216,8 @@ def figure_summary(results: pd.DataFrame) -> Picture:
     cost = {name: [_of(part, name, lambda row: float(row["batch: total ms"])) for part in cases] for name in names}
     rows = [_case(part.iloc[0]) for part in cases]
     dots(left, rows, quality, names, shapes, text=lambda value: f"{value:.4f}")
-    left.set_xlim(0, 1.25)
+    left.set_xlim(min(0.0, float(results["metric encrypted"].min())), 1.3)
+    left.set_xticks(np.arange(0, 1.1, 0.2))
     left.set_xlabel("metric, encrypted; bars: one standard error", fontsize=9, color=INK)
     dots(right, rows, cost, names, shapes)
     log_axis(right, "x", "ms per row in a batch (log)")

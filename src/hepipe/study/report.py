@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from hepipe.errors import DataError
-from hepipe.study.captions import Table, data_text, findings, footer, number, with_footer
+from hepipe.study.captions import PLAN_NOTE, Table, data_text, findings, footer, number, with_footer
 from hepipe.study.datasets import Dataset
 from hepipe.study.measure import commit, machine
 from hepipe.study.tables import (
@@ -30,6 +30,7 @@ from hepipe.study.tables import (
 )
 
 __all__ = [
+    "PLAN_NOTE",
     "Table",
     "closing_table",
     "cost_table",
@@ -51,6 +52,8 @@ __all__ = [
 
 FORMAT = "hepipe results 1"
 RUN, TABLE = "run.json", "table.csv"
+RANDOM = "random numbers"
+"""Stands for the data where none was loaded."""
 
 
 class Picture(Protocol):
@@ -89,7 +92,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     given = list(comparisons) if isinstance(comparisons, Sequence) else [comparisons]
     closing, more = closing_table(*given), dict(tables or {})
-    _replace(folder / TABLE, closing.to_csv(index=False).encode())
+    _replace(folder / TABLE, closing.assign(data=_label(dataset)).to_csv(index=False).encode())
     for stem, frame in more.items():
         _replace(folder / f"{stem}.csv", frame.to_csv(index=False).encode())
     for stem, figure in (figures or {}).items():
@@ -144,7 +147,8 @@ def summary_table(results: pd.DataFrame) -> Table:
     weak = (results["security bits"] == "insecure").any()
     note = "INSECURE test keys: these costs say nothing about secure sizes." if weak else "Keys: see security bits."
     units = "Times are medians, 1 thread; 'one' a query of one row, 'batch' ms per row of one query of all rows."
-    return Table(results[list(SUMMARY)], "\n".join([note, units, *lines]))
+    marked = results["data"] + results["synthetic"].map({True: " (SYNTHETIC)", False: ""})
+    return Table(results.assign(data=marked)[list(SUMMARY)], "\n".join([note, units, *lines]))
 
 
 def write_summary(results: pd.DataFrame, out: str | Path, figures: Mapping[str, Picture] | None = None) -> Path:
@@ -168,6 +172,8 @@ def summary_findings(results: pd.DataFrame) -> list[str]:
         f"Over {len(hidden)} encrypted runs the least agreement with the clear model is "
         f"{100 * hidden['agreement'].min():.2f} %, and no metric moved by more than {moved:.1e}."
     ]
+    if hidden["scheme"].nunique() == 1:
+        return said
     for column, unit in (("batch: total ms", "ms a row in a batch"), ("KiB up", "KiB up")):
         least = hidden.loc[cases[column].idxmin(), "scheme"].value_counts()
         ratio = cases[column].max() / cases[column].min()
@@ -184,7 +190,7 @@ def _read(path: Path) -> pd.DataFrame:
         run = json.loads(path.read_text(encoding="utf-8"))
         if run["format"] != FORMAT:
             raise ValueError(f"format {run['format']!r}")
-        data = run["data"] or {"name": "random numbers", "synthetic": False}
+        data = run["data"] or {"name": RANDOM, "synthetic": False}
         frame = pd.DataFrame(run["table"])
         head = {"notebook": run["name"], "data": data["name"], "synthetic": data["synthetic"]}
         return frame.assign(**head, date=run["date"], commit=run["commit"])
@@ -213,6 +219,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     raise TypeError(f"a {type(value).__name__} has no place in {RUN}")
+
+
+def _label(dataset: Dataset | None) -> str:
+    if dataset is None:
+        return RANDOM
+    return f"{dataset.name} (SYNTHETIC)" if dataset.synthetic else dataset.name
 
 
 def _data(dataset: Dataset | None) -> dict[str, Any] | None:

@@ -202,7 +202,7 @@ def _paired(compared: Compared, measured: Measurement) -> dict[str, Any]:
         "agreement": measured.agreement,
         "only clear right": lost,
         "only encrypted right": won,
-        "exact p": measured.p_value,
+        "exact p": measured.p_value if compared.metric == "accuracy" else math.nan,
         "gap": gap(measured),
     }
 
