@@ -27,7 +27,8 @@ N_QUERIES = 500  # rows, from 1
 REPEATS = 5  # from 1
 SECURITY_BITS = 128  # bits: 0, 128, 192 or 256
 OUT = "results/full/x"  # folder"""
-WRITE = 'from pathlib import Path; Path(OUT, "table.csv").write_text(f"scheme,policy,n\\nclear,none,{N_QUERIES}\\n")'
+WRITE = """from pathlib import Path
+Path(OUT, "table.csv").write_text(f"scheme,policy,n,repeats\\nclear,none,{N_QUERIES},{REPEATS}\\n")"""
 
 
 def write_notebook(folder: Path, name: str, *cells: str, parameters: str = PARAMETERS) -> Path:
@@ -147,7 +148,7 @@ def test_a_failed_notebook_is_kept_and_named_and_the_others_run(place: Path) -> 
     assert sorted(watch.outcomes, key=lambda outcome: outcome.name) == outcomes
     kept = (place.parent / "results/quick/00_a/00_a.ipynb").read_text()
     assert "division by zero" in kept
-    assert (place.parent / "results/quick/02_c/table.csv").read_text().endswith(f"{PROFILES['quick']['N_QUERIES']}\n")
+    assert (place.parent / "results/quick/02_c/table.csv").read_text().endswith(",500,3\n")
     assert not (place.parent / "results/quick/00_a/table.csv").exists()
 
 
@@ -164,7 +165,7 @@ def test_a_run_leaves_nothing_of_the_run_before(place: Path) -> None:
         "quick/00_a/table.csv",
     }
     assert not (folder / ".earlier").exists()
-    assert (folder / "quick/00_a/table.csv").read_text().endswith("2\n")
+    assert (folder / "quick/00_a/table.csv").read_text().endswith(",2,3\n")
 
 
 @pytest.mark.notebooks
