@@ -1,4 +1,4 @@
-"""The house: ARCHITECTURE.md lists every module in import order, and no module imports one that stands below it there."""
+"""The house: ARCHITECTURE.md lists every module in import order, and no module imports one that stands below it."""
 
 from __future__ import annotations
 

@@ -17,6 +17,11 @@ import numpy as np
 import pytest
 import tenseal.sealapi as seal
 
+from hepipe.schemes import seal as hepipe_seal
+from hepipe.schemes.base import CipherTensor, FloatArray, KeySet
+from hepipe.schemes.ckks import CkksScheme, Stream, expand
+from hepipe.schemes.parameters import CkksParameters
+
 FOLDER = Path(__file__).parent / "ckks"
 MANIFEST = json.loads((FOLDER / "vectors.json").read_text())
 
@@ -172,3 +177,91 @@ def test_the_generator_is_seal_s_across_a_buffer_boundary() -> None:
     theirs = seal.Blake2xbPRNG(list(struct.unpack("<8Q", seed)))
     words = islice(oracle._random_words(seed), 3 * oracle.XOF_BYTES // 8)
     assert [theirs.generate() | theirs.generate() << 32 for _ in range(3 * oracle.XOF_BYTES // 8)] == list(words)
+
+
+# --- ciphertexts and keys that hepipe made ---------------------------------------------------------------------------
+
+HEPIPE_SETS = {
+    "real": CkksParameters(1024, (50, 30, 30, 50), 30.0, insecure=True),
+    "complex": CkksParameters(1024, (50, 30, 50), 30.0, complex_slots=True, insecure=True),
+    "tail": CkksParameters(1024, (60, 40), 24.0, tail_bits=20.0, complex_slots=True, insecure=True),
+    "secure": CkksParameters(2048, (54,), 24.0, tail_bits=20.0, complex_slots=True),
+}
+
+
+def framed(body: bytes) -> bytes:
+    """A SEAL stream around a body that hepipe composed or read."""
+    return oracle.HEADER.pack(0xA15E, oracle.HEADER.size, 4, 3, 0, 0, oracle.HEADER.size + len(body)) + body
+
+
+def stream_of(item: Any, parameters: CkksParameters, level: int) -> bytes:
+    """A ciphertext of hepipe, taken apart into what travels and put together again."""
+    body = item.body if isinstance(item, Stream) else hepipe_seal.save(item)
+    parts = hepipe_seal.take_apart(body, parameters.poly_modulus_degree)
+    scale = struct.unpack_from("<d", body, 32 + 1 + 3 * 8)[0]
+    return framed(hepipe_seal.put_together(parts, hepipe_seal.context(parameters).parms_id(level), scale))
+
+
+@cache
+def hepipe_party(name: str) -> tuple[CkksParameters, KeySet, dict[str, tuple[CipherTensor, FloatArray]]]:
+    """Every way a ciphertext of hepipe comes to be, with the values in it."""
+    parameters = HEPIPE_SETS[name]
+    scheme = CkksScheme(parameters)
+    keys = scheme.keygen()
+    ev = scheme.evaluator(KeySet(None, keys.public, keys.evaluation))
+    values = np.random.default_rng(6).uniform(-2, 2, (parameters.slots - 3, 2))
+    weights = np.array([[0.5], [-1.25]])
+    fresh = scheme.encryptor(keys.secret).encrypt(values, 2.0)
+    made = {
+        "symmetric": (fresh, values),
+        "public key": (scheme.encryptor(keys.public).encrypt(values, 2.0), values),
+        "sum": (ev.add(fresh, fresh), 2 * values),
+        "weighted sum": (ev.matmul_plain(fresh, weights), values @ weights),
+        "zero weights": (ev.matmul_plain(fresh, 0 * weights), 0 * values[:, :1]),
+        "x - x": (ev.sub(fresh, fresh), 0 * values),
+        "shifted": (ev.add(fresh, [1.0, -1.0]), values + np.array([1.0, -1.0])),
+        "rerandomized": (ev.rerandomize(ev.matmul_plain(fresh, weights)), values @ weights),
+    }
+    if not parameters.complex_slots:
+        made["product"] = (ev.mul(fresh, fresh), values**2)
+        made["rerandomized product"] = (ev.rerandomize(ev.mul(fresh, fresh)), values**2)
+    return parameters, keys, made
+
+
+LINEAR = ["symmetric", "public key", "sum", "weighted sum", "zero weights", "x - x", "shifted", "rerandomized"]
+
+
+@pytest.mark.parametrize(
+    ("name", "origin"),
+    [
+        *((name, origin) for name in HEPIPE_SETS for origin in LINEAR),
+        ("real", "product"),
+        ("real", "rerandomized product"),
+    ],
+)
+def test_the_oracle_decrypts_what_hepipe_made(name: str, origin: str) -> None:
+    parameters, keys, made = hepipe_party(name)
+    x, expected = made[origin]
+    ours = CkksScheme(parameters).decryptor(keys.secret).decrypt(x)
+    secret = framed(hepipe_seal.save(keys.secret._handle))
+    for feature, item in enumerate(x.data[0]):
+        stream = stream_of(item, parameters, x.level)
+        slots = oracle.decrypt_slots(stream, secret, parameters.poly_modulus_degree, parameters.coeff_modulus)
+        column = np.concatenate([slots.real, slots.imag]) if parameters.complex_slots else slots.real
+        assert np.abs(column[: len(ours)] - ours[:, feature]).max() <= 1e-12 * max(1.0, np.abs(ours).max())
+        assert np.abs(column[: len(ours)] - expected[:, feature]).max() < 1e-2
+        # Slots that no sample fills hold the same constant or nothing, never a part of a result.
+        rest = column[len(ours) :]
+        assert np.abs(rest - rest.mean()).max() < 1e-2
+
+
+def test_a_seed_of_hepipe_s_expands_as_the_oracle_expands_it() -> None:
+    parameters, _, made = hepipe_party("real")
+    item = made["symmetric"][0].data[0][0]
+    seeded = oracle.parse_ciphertext(framed(item.body), 1024, parameters.coeff_modulus)
+    whole = oracle.parse_ciphertext(
+        framed(hepipe_seal.save(expand(item, hepipe_seal.context(parameters)))), 1024, parameters.coeff_modulus
+    )
+    assert seeded.seeded
+    assert not whole.seeded
+    assert np.array_equal(seeded.words, whole.words)

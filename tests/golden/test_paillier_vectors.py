@@ -10,11 +10,23 @@ import math
 import re
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import gmpy2
+import numpy as np
 import phe
 import pytest
+
+from hepipe.errors import HepipeError, MalformedFrame
+from hepipe.schemes.base import CipherTensor, PublicBundle
+from hepipe.schemes.frames import Frame, Kind
+from hepipe.schemes.multiexp import WeightedSums
+from hepipe.schemes.paillier import PaillierDecryptor, PaillierEncryptor, PaillierEvaluator, check_ciphertexts
+from hepipe.schemes.paillier_keys import PaillierPublicKey, check_public
+from hepipe.schemes.paillier_randomness import UniformSource
+from hepipe.schemes.parameters import PaillierParameters
+from hepipe.schemes.wire import unpack_tensor
 
 VECTORS = json.loads(Path(__file__).with_name("paillier.json").read_text())
 Test = dict[str, Any]
@@ -99,7 +111,52 @@ class Phe:
         return int(number.ciphertext(be_secure=False))
 
 
-COMPUTES: list[type[Computes]] = [PlainIntegers, Phe]
+class Hepipe:
+    """hepipe's own decryptor and evaluator, one lane wide; negative scalars are those above n / 2."""
+
+    refusals: tuple[type[Exception], ...] = (HepipeError,)
+
+    def __init__(self, n: int, p: int, q: int) -> None:
+        self.n, bits = n, n.bit_length()
+        self.parameters = PaillierParameters(bits, 0, 0, lane_bits=bits - 2, lanes=1, depth=2, insecure=bits < 2048)
+        self.public = PaillierPublicKey(gmpy2.mpz(n))
+        self.evaluator = PaillierEvaluator(self.parameters, self.public)
+        # hepipe's secret keys know why their primes are prime; the vectors' do not. Decryption needs p and q only.
+        secret: Any = SimpleNamespace(
+            public=self.public, key_id=self.public.key_id, p=gmpy2.mpz(p), q=gmpy2.mpz(q),
+            p_squared=gmpy2.mpz(p) ** 2, q_squared=gmpy2.mpz(q) ** 2,
+        )  # fmt: skip
+        self.decryptor = PaillierDecryptor(self.parameters, secret)
+        self.encryptor = PaillierEncryptor(self.parameters, self.public, UniformSource(self.public))
+
+    def encrypt(self, m: int) -> int:
+        # An encryption of zero, moved to m: integers of the size of n have no float bound to be encrypted under.
+        zero = self.encryptor.encrypt_integers(np.array([[0]], dtype=object), 1.0)
+        return int(self.evaluator._add_integers(zero, np.array([m], dtype=object))[0][0])
+
+    def decrypt(self, c: int) -> int:
+        check_ciphertexts(self.public, [gmpy2.mpz(c)])
+        return int(self.decryptor._plaintext(gmpy2.mpz(c)))
+
+    def add(self, c1: int, c2: int) -> int:
+        return self._only(self.evaluator.add(self._tensor(c1), self._tensor(c2)))
+
+    def multiply(self, c: int, k: int) -> int:
+        signed = k if k <= self.n // 2 else k - self.n
+        return int(WeightedSums.of([[signed]]).run([gmpy2.mpz(c)], self.public.n_squared)[0])
+
+    def rerandomize(self, c: int) -> int:
+        return self._only(self.evaluator.rerandomize(self._tensor(c)))
+
+    def _tensor(self, c: int) -> CipherTensor:
+        return CipherTensor([[gmpy2.mpz(c)]], (1, 1), 2, 0.0, np.ones(1), self.public.key_id)
+
+    @staticmethod
+    def _only(x: CipherTensor) -> int:
+        return int(x.data[0][0])
+
+
+COMPUTES: list[type[Computes]] = [PlainIntegers, Phe, Hepipe]
 
 # --- implementations that judge what a peer sends --------------------------------------------------------------------
 
@@ -130,7 +187,35 @@ class Rules:
         return whole and not gmpy2.is_prime(n) and not gmpy2.is_power(n) and proved
 
 
-JUDGES: list[type[Judges]] = [Rules]
+class HepipeJudges:
+    """hepipe's checks of a peer's bytes: the frame's fixed width, then the number. The proof is not part of a frame."""
+
+    def takes_ciphertext(self, n: int, text: str) -> bool:
+        try:
+            raw = bytes.fromhex(text) if re.fullmatch("[0-9a-f]*", text, re.ASCII) else b""
+        except ValueError:
+            return False
+        parameters = PaillierParameters(n.bit_length(), 0, 0, lane_bits=3, lanes=1, insecure=n.bit_length() < 2048)
+        public = PaillierPublicKey(gmpy2.mpz(n))
+        body = b"\0\0" + raw
+        frame = Frame(Kind.TENSOR, "paillier", public.key_id, 1, 1, 1, 0.0, body).to_bytes()
+        try:
+            unpack_tensor(frame, PublicBundle(parameters, public, public))
+        except MalformedFrame:
+            return False
+        return True
+
+    def takes_public_key(self, text: str, proved: bool) -> bool:
+        if len(text) not in (512, 768) or not re.fullmatch("[0-9a-f]*", text, re.ASCII):
+            return False
+        try:
+            check_public(int(text, 16), 4 * len(text))
+        except HepipeError:
+            return False
+        return proved
+
+
+JUDGES: list[type[Judges]] = [Rules, HepipeJudges]
 
 # --- the tests -------------------------------------------------------------------------------------------------------
 

@@ -223,6 +223,8 @@ def _numbers(values: npt.ArrayLike) -> FloatArray:
         array = np.array(array.tolist()).reshape(array.shape)  # a DataFrame of several numeric dtypes
     if array.dtype.kind not in "biuf":
         raise ShapeMismatch(f"dtype {array.dtype} cannot be encrypted or multiplied: pass integers, floats or booleans")
+    if array.dtype.kind in "iu" and array.size and max(abs(int(array.max())), abs(int(array.min()))) > 2**53:
+        raise OutOfRange("an integer over 2**53 is not exact as a float64: scale it down, or split it")
     return _finite(array.astype(np.float64))
 
 

@@ -35,7 +35,9 @@ COLUMNS = {
 def update(readme: Path, results: Path) -> bool:
     """Write both parts anew from ``results``/*/run.json and the code; True if the file changed."""
     before = readme.read_text(encoding="utf-8")
-    after = replaced(replaced(before, "results", results_part(results)), "support", markdown(support_table().reset_index()))
+    after = replaced(
+        replaced(before, "results", results_part(results)), "support", markdown(support_table().reset_index())
+    )
     readme.write_text(after, encoding="utf-8")
     return after != before
 
@@ -59,7 +61,9 @@ def markdown(frame: pd.DataFrame) -> str:
     """A table as GitHub shows it."""
     head = "| " + " | ".join(map(str, frame.columns)) + " |"
     rule = "|" + " --- |" * len(frame.columns)
-    rows = ["| " + " | ".join(cell(value) for value in row) + " |" for row in frame.astype(object).itertuples(index=False)]
+    rows = [
+        "| " + " | ".join(cell(value) for value in row) + " |" for row in frame.astype(object).itertuples(index=False)
+    ]
     return "\n".join([head, rule, *rows])
 
 

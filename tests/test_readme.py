@@ -1,0 +1,65 @@
+"""The README's generated parts are those that the committed results and the code give now."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hepipe.errors import DataError
+from hepipe.study import readme
+from hepipe.study.support import operations, support_table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_is_what_update_would_write(tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_text(README, encoding="utf-8")
+    assert readme.update(copy, ROOT / "results" / "full") is False
+
+
+def test_the_support_table_is_read_off_the_code() -> None:
+    table = support_table()
+    assert list(table.index) == operations()
+    assert table.loc["mul"].to_dict() == {"clear": "yes", "paillier": "by rounds", "ckks": "yes"}
+    assert table.loc["sum_samples", "ckks"] == "no"
+    assert (table.loc[["add", "sub", "mul_plain", "matmul_plain", "rerandomize"]] == "yes").all(axis=None)
+
+
+def test_a_table_without_results_or_marks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="make full"):
+        readme.results_part(tmp_path)
+    with pytest.raises(DataError, match="marks"):
+        readme.replaced("no marks here", "results", "text")
+
+
+def test_content_goes_between_the_marks_and_nowhere_else() -> None:
+    text = "a <!-- results:begin -->old<!-- results:end --> b"
+    assert readme.replaced(text, "results", r"new \1") == "a <!-- results:begin -->\nnew \\1\n<!-- results:end --> b"
+
+
+def test_markdown_has_a_line_a_row() -> None:
+    assert readme.markdown(pd.DataFrame({"x": [1.0, 2.5], "y": ["a", None]})).splitlines() == [
+        "| x | y |",
+        "| --- | --- |",
+        "| 1 | a |",
+        "| 2.5 | – |",
+    ]
+
+
+def test_the_quick_start_runs_and_has_at_most_twenty_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = re.search(r"## Quick start\n\n```python\n(.*?)```", README, flags=re.DOTALL)
+    assert code is not None
+    assert len([line for line in code[1].splitlines() if line.strip()]) <= 20
+    found: dict[str, object] = {}
+    exec(code[1].replace("y_test).table()", 'y_test, schemes=("clear", "ckks"), repeats=1).table()'), found)
+    assert len(found["labels"]) == len(found["X_test"])  # type: ignore[arg-type]
+
+
+def test_every_notebook_is_in_the_index() -> None:
+    listed = re.findall(r"\(notebooks/([\w]+)\.ipynb\)", README)
+    assert listed == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
