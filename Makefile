@@ -48,6 +48,7 @@ run: setup ## Compare the schemes: the quick profile of all notebooks, then the 
 
 full: setup ## The same with the full profile, which is the one committed under results/full
 	@$(BIN)/hepipe run --profile full
+	@$(BIN)/hepipe readme
 
 # The report comes before pytest's closing line, which is repeated so that it stands last.
 test: setup ## Run all tests; schemes/ and protocol/ need 90 % coverage

@@ -206,3 +206,14 @@ def test_doctor_notes_data_that_only_looks_alike(monkeypatch: pytest.MonkeyPatch
     assert not check.fails
     assert check.found.startswith("generated:")
     assert "offline=False" in check.fix
+
+
+def test_readme_is_written_from_the_results_and_then_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parent.parent
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("<!-- results:begin --><!-- results:end --><!-- support:begin --><!-- support:end -->")
+    assert "written" in call("readme", "--out", str(root / "results")).stdout
+    assert "| by rounds |" in Path("README.md").read_text()
+    assert "up to date" in call("readme", "--out", str(root / "results")).stdout

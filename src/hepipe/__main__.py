@@ -119,6 +119,15 @@ def table(
 
 
 @app.command()
+def readme(out: Out = Path("results")) -> None:
+    """Write the results and the support table of README.md anew, from the full profile and the code."""
+    from hepipe.study.readme import update
+
+    changed = update(Path("README.md"), out / "full")
+    Console().print("README.md written" if changed else "README.md is up to date")
+
+
+@app.command()
 def plan(
     model: Annotated[
         str, typer.Option(help="salary-linear, chd-logistic or chd-logistic-sigmoid3, fitted now.")

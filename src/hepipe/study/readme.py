@@ -9,7 +9,7 @@ import pandas as pd
 
 from hepipe.errors import DataError
 from hepipe.study.captions import cell
-from hepipe.study.report import read_results
+from hepipe.study.report import RANDOM, read_results
 from hepipe.study.support import support_table
 
 COLUMNS = {
@@ -47,6 +47,7 @@ def results_part(results: Path) -> str:
     frame = read_results(results)
     if frame.empty:
         raise DataError(f"{results}: no results to show: run `make full` first")
+    frame = frame[frame["data"] != RANDOM]  # prices of single operations are no models
     sources = ", ".join(f"{name}{' (synthetic)' if made_up else ''}" for name, made_up in _sources(frame))
     machines = " and ".join(sorted({f"commit {row.commit}, {row.date}" for row in frame.itertuples()}))
     note = f"Data: {sources}. Full profile, both parties on one machine, one thread: {machines}."
