@@ -80,8 +80,8 @@ def _torch() -> Check:
     """Read from the file that says how torch was built: importing it takes seconds."""
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
-        install = "uv pip install --torch-backend=cpu torch"
-        return Check("torch", False, "not installed; optional", f"{sys.executable} -m {install}", needed=False)
+        fix = f"uv pip install --torch-backend=cpu --python {sys.executable} torch"
+        return Check("torch", False, "not installed; optional", fix, needed=False)
     stated = Path(spec.submodule_search_locations[0], "version.py").read_text(encoding="utf-8")
     version = importlib.metadata.version("torch")
     cuda = re.search(r"^cuda\b[^=]*= '([\d.]+)'", stated, re.MULTILINE)
