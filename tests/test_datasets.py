@@ -309,7 +309,7 @@ def test_an_unreadable_file_is_named(nowhere: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(DataError, match=r"'iris'.*\['chd', 'salary'\]"):
+    with pytest.raises(DataError, match=r"'iris'.*\['chd', 'heart', 'salary'\]"):
         load("iris")
 
 

@@ -177,3 +177,24 @@ def test_one_palette_whose_colours_differ_in_grey() -> None:
 )
 def test_ticks_are_short(value: float, text: str) -> None:
     assert short(value) == text
+
+
+@pytest.mark.parametrize("draw", [figures.figure_networks, figures.figure_crossover])
+@pytest.mark.parametrize("insecure", [False, True])
+def test_a_panel_for_each_comparison_and_its_caveat(draw: Callable[..., Picture], insecure: bool) -> None:
+    picture = draw([compared(insecure), compared(), compared()], dataset(synthetic=True))
+    picture.draw_without_rendering()
+    shown = [axes.get_title(loc="left") for axes in picture.axes]
+    assert set(shown) == {"logistic regression\nsigmoid of degree 3, 64 rows"}
+    assert len(shown) == 3 * (1 + (draw is figures.figure_crossover))
+    heading = picture.get_suptitle()
+    assert ("INSECURE TEST KEYS" in heading) == insecure
+    assert "SYNTHETIC DATA" in heading
+
+
+def test_the_ring_stands_where_two_schemes_are_equal() -> None:
+    near = replace(measured("paillier", 40.0), rounds=2, bytes_up=0, bytes_down=0)
+    far = replace(measured("ckks", 10.0), rounds=0, bytes_up=1_000_000, bytes_down=0)
+    picture = figures.figure_crossover([Comparison("a", "accuracy", 64, [near, far])], None)
+    labels = [item.get_text() for item in texts(picture) if item.get_text().startswith("equal at")]
+    assert labels == ["equal at 10 ms", "equal at 36.4 Mbit/s"]

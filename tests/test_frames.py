@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from hepipe.errors import MalformedFrame
 from hepipe.schemes import frames
-from hepipe.schemes.frames import HEADER_BYTES, SCHEMES, SEEDED, Frame, Kind, body_bytes, parse, tensor_bytes
+from hepipe.schemes.frames import BLINDED, HEADER_BYTES, SCHEMES, SEEDED, Frame, Kind, body_bytes, parse, tensor_bytes
 from hepipe.schemes.parameters import TEST_INSECURE_CKKS, TEST_INSECURE_PAILLIER, ClearParameters
 
 FRAME = Frame(Kind.TENSOR, "paillier", "ab" * 16, 3, 2, 1, 28.0, b"some ciphertexts", 0)
@@ -53,7 +53,7 @@ frames_of_any_content = st.builds(
     level=st.integers(0, 64),
     log_scale=st.floats(0, 8191),
     body=st.binary(max_size=60),
-    flags=st.sampled_from([0, SEEDED]),
+    flags=st.sampled_from([0, SEEDED, BLINDED]),
 )
 
 
@@ -99,7 +99,7 @@ def test_every_truncation_and_extension_is_refused() -> None:
         ("kind", 9, "one of"),
         ("kind", Kind.MASKED_FACTORS, r"one of \['TENSOR'\]"),
         ("scheme", 3, "a known scheme"),
-        ("flags", 2, "known flags"),
+        ("flags", 3, "known flags"),
         ("samples", (1 << 24) + 1, "at most 16777216 samples"),
         ("features", (1 << 16) + 1, "at most 65536 features"),
         ("level", -1, "a level from 0 to 64"),

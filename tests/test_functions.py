@@ -51,7 +51,7 @@ def test_depth_is_the_logarithm_of_the_terms(degree: int, depth: int) -> None:
 
 
 def test_a_polynomial_is_fitted_exactly() -> None:
-    cube = Function("cube", lambda x: 2 * x**3 - x + 0.5)
+    cube = Function("cube", lambda x: 2 * x**3 - x + 0.5, lambda limit: 2 * limit**3 + limit + 0.5)
     fn = cube.polynomial(3, 4.0)
     assert fn.max_error < 1e-10
     assert np.allclose(fn.coefficients, (0.5, -4.0, 0.0, 128.0))

@@ -89,7 +89,7 @@ def test_scores_of_a_binary_model_are_sklearn_s_decision_function() -> None:
     ("estimator", "message"),
     [
         (KMeans(2, n_init=1), "KMeans cannot be evaluated on encrypted data here"),
-        (DecisionTreeClassifier(), "DecisionTreeClassifier"),
+        (DecisionTreeClassifier(), "put hepipe's Binner right before it"),
         (SVC(), "use a linear or logistic regression"),
         (SGDClassifier(), "SGDClassifier"),
         (

@@ -48,9 +48,7 @@ def run(parameters: Any, fn: Approximation, points: np.ndarray = POINTS) -> tupl
     if parameters.name == "paillier":
         bundle = PublicBundle(parameters, keys.public, keys.evaluation)
         holder = scheme.encryptor(keys.secret), scheme.decryptor(keys.secret)
-        ev = Interactive(
-            ev, scheme.features, LocalLink(lambda frame: answer_masked_factors(frame, bundle, *holder)), bundle
-        )
+        ev = Interactive(ev, LocalLink(lambda frame: answer_masked_factors(frame, bundle, *holder)), bundle)
     result = evaluate(ev, scheme.encryptor(keys.secret).encrypt(points, 1.0), fn)
     return scheme.decryptor(keys.secret).decrypt(result), result, evaluate(dry, dry.fresh(points.shape, 1.0), fn)
 

@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
+from hepipe.circuits.functions import SIGMOID
 from hepipe.errors import HepipeError, InsecureParameters, KeyMismatch, MalformedFrame, OutOfRange, Unsupported
 from hepipe.models.importers import from_sklearn
 from hepipe.models.logistic import with_sigmoid
@@ -74,7 +75,7 @@ def evaluator() -> Any:
 
 def interactive() -> tuple[Interactive, LocalLink]:
     link = LocalLink(answer)
-    return Interactive(evaluator(), SCHEME.features, link, bundle()), link
+    return Interactive(evaluator(), link, bundle()), link
 
 
 def encrypted(values: Any, bound: float = 100.0) -> CipherTensor:
@@ -171,7 +172,7 @@ def test_what_needs_no_round_passes_through() -> None:
         ev.rerandomize(ev.add(ev.sub(ev.matmul_plain(ev.mul_plain(x, 2.0), np.eye(2)), 1.0), 0.5))
     )
     assert np.abs(values - [[1.5, 3.5]]).max() < 1e-6
-    for call in (lambda: ev.sum_samples(x), lambda: ev.refresh(x), lambda: ev.ask(np.sign, x)):
+    for call in (lambda: ev.sum_samples(x), lambda: ev.refresh(x), lambda: ev.ask(SIGMOID, x)):
         with pytest.raises(Unsupported):
             call()
     assert ev.parameters == LANE
@@ -182,9 +183,8 @@ def test_a_scheme_that_multiplies_itself_needs_no_round() -> None:
     scheme = scheme_of(TEST_INSECURE_CKKS)
     own = scheme.keygen()
     link = LocalLink(lambda frame: pytest.fail("a round was asked for"))
-    ev = Interactive(
-        scheme.evaluator(own), scheme.features, link, PublicBundle(TEST_INSECURE_CKKS, own.public, own.evaluation)
-    )
+    bundle = PublicBundle(TEST_INSECURE_CKKS, own.public, own.evaluation)
+    ev = Interactive(scheme.evaluator(own), link, bundle)
     x = scheme.encryptor(own.secret).encrypt([[3.0]], 4.0)
     assert abs(scheme.decryptor(own.secret).decrypt(ev.mul(x, x))[0, 0] - 9) < 1e-3
 
@@ -344,7 +344,7 @@ def test_exact_integers_are_paillier_s_alone() -> None:
     other = Client(plan(linear(), "ckks", samples=2, security_bits=0))
     with pytest.raises(Unsupported, match="ckks has no exact integers"):
         other.decrypt_integers(y)
-    with pytest.raises(Unsupported, match="ckks has no rounds: nothing to answer"):
+    with pytest.raises(Unsupported, match="ckks multiplies by itself: nothing to answer"):
         other.answer(b"")
 
 

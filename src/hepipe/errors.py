@@ -49,3 +49,7 @@ class UnsupportedModel(HepipeError):
 
 class RunFailed(HepipeError):
     """A notebook of a batch failed, or a batch was asked for something that does not exist."""
+
+
+class PeerLost(HepipeError):
+    """The process at the other end is gone, was too slow, or closed without a goodbye."""

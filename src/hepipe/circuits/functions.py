@@ -43,10 +43,15 @@ class Approximation:
 
 @dataclass(frozen=True)
 class Function:
-    """A function with its exact form; ``polynomial`` approximates it for evaluation under encryption."""
+    """A function with its exact form; ``polynomial`` approximates it for evaluation under encryption.
+
+    ``bound`` maps a bound of |x| to one of |fn(x)|. Slopes are at most 1, so errors do not grow where a key holder
+    computes it.
+    """
 
     name: str
     exact: Callable[[FloatArray], FloatArray]
+    bound: Callable[[FloatArray], FloatArray]
 
     def polynomial(self, degree: int, domain: float) -> Approximation:
         """A least-squares fit at Chebyshev weight on |x| <= domain: near minimax for smooth functions.
@@ -70,4 +75,8 @@ def _fit(function: Function, degree: int, domain: float) -> Approximation:
     return Approximation(tuple(float(c) for c in kept.coef), domain, error)
 
 
-SIGMOID = Function("sigmoid", lambda x: 1.0 / (1.0 + np.exp(-x)))
+SIGMOID = Function("sigmoid", lambda x: 1.0 / (1.0 + np.exp(-x)), np.ones_like)
+RELU = Function("relu", lambda x: np.maximum(x, 0.0), lambda limit: limit)
+TANH = Function("tanh", np.tanh, np.ones_like)
+ON_OFFER = {fn.name: fn for fn in (SIGMOID, RELU, TANH)}
+"""What a key holder who agreed to policy "client" computes when asked."""

@@ -16,13 +16,15 @@ from sklearn.utils.validation import check_is_fitted
 from hepipe.errors import UnsupportedModel
 from hepipe.models.linear import LinearModel, linear_regression, logit_model
 from hepipe.models.schema import Column, Schema
+from hepipe.models.tree import FORESTS, TREES, DecisionTreeModel, tree_from_sklearn
+from hepipe.models.tree_profile import Binner
 from hepipe.schemes.base import FloatArray
 
 REGRESSORS = (LinearRegression, Ridge, RidgeCV, Lasso, ElasticNet)
 SCALERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
 
 
-def from_sklearn(estimator: BaseEstimator, schema: Schema | None = None) -> LinearModel:
+def from_sklearn(estimator: BaseEstimator, schema: Schema | None = None) -> LinearModel | DecisionTreeModel:
     """The model of a fitted linear or logistic regression, alone or in a Pipeline of an imputer and scalers.
 
     schema  the published range of each column, matched by name where the estimator knows names; without it only
@@ -33,12 +35,14 @@ def from_sklearn(estimator: BaseEstimator, schema: Schema | None = None) -> Line
     """
     check_is_fitted(estimator)
     *steps, last = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    features = int(estimator.n_features_in_)
+    if isinstance(last, (*TREES, *FORESTS)):
+        return _tree(steps, last, _schema(estimator, schema, features), features)
     if not isinstance(last, (*REGRESSORS, LogisticRegression)):
         raise UnsupportedModel(
             f"{type(last).__name__} cannot be evaluated on encrypted data here: use a linear or logistic regression, "
-            "alone or in a Pipeline of an imputer and scalers"
+            "alone or in a Pipeline of an imputer and scalers, or a tree or forest after a Binner"
         )
-    features = int(estimator.n_features_in_)
     fill, slope, offset = _folded(steps, features)
     coef = np.atleast_2d(last.coef_)
     # last(slope * x + offset) written as one linear map of x
@@ -47,6 +51,15 @@ def from_sklearn(estimator: BaseEstimator, schema: Schema | None = None) -> Line
     if isinstance(last, LogisticRegression):
         return logit_model(coef * slope, intercept, tuple(last.classes_.tolist()), schema, fill)
     return linear_regression(coef * slope, intercept, schema, fill)
+
+
+def _tree(steps: list[Any], last: Any, schema: Schema, features: int) -> DecisionTreeModel:
+    if not steps or not isinstance(steps[-1], Binner):
+        raise UnsupportedModel("a tree compares with published points: put hepipe's Binner right before it")
+    fill, _, _ = _folded(steps[:-1], features)
+    if not all(isinstance(step, SimpleImputer) or step == "passthrough" for step in steps[:-1]):
+        raise UnsupportedModel("a scaler before a Binner changes nothing: leave it out")
+    return tree_from_sklearn(last, schema, steps[-1].grids_, on_bins=True, fill=fill)
 
 
 def _folded(steps: list[Any], features: int) -> tuple[FloatArray | None, FloatArray, FloatArray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ class Profile:
     fill: FloatArray | None = None
 
     @classmethod
-    def of(cls, kind: str, schema: Schema, outputs: int, fill: FloatArray | None = None, **more: Any) -> Profile:
+    def of(cls, kind: str, schema: Schema, outputs: int, fill: FloatArray | None = None, **more: Any) -> Self:
         """The profile that maps each column's range to [-1, 1]."""
         centre, half = (schema.low + schema.high) / 2, (schema.high - schema.low) / 2
         return cls(kind, schema, centre, half, outputs, fill, **more)
@@ -55,13 +55,17 @@ class Profile:
 
     def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
         """Fill, check and scale: float64 of shape (samples, features). OutOfRange names row and column."""
+        bound = self.input_bound
+        # Scaling may round an end point a hair over its bound.
+        return np.asarray(np.clip((self.checked(X) - self.centre) / self.half, -bound, bound))
+
+    def checked(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+        """The raw columns in order, filled, inside their ranges; OutOfRange names row and column."""
         array = self.schema.to_array(X)
         if self.fill is not None:
             array = np.where(np.isnan(array), self.fill, array)
         self.schema.check(array)
-        bound = self.input_bound
-        # Scaling may round an end point a hair over its bound.
-        return np.asarray(np.clip((array - self.centre) / self.half, -bound, bound))
+        return array
 
     def head(self, scores: FloatArray) -> npt.NDArray[Any]:
         """Scores as the estimator returns its predictions: one output flat, several as columns."""

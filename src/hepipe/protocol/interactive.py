@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy.typing as npt
 
+from hepipe.errors import MalformedFrame, Unsupported
 from hepipe.protocol.link import Link
-from hepipe.protocol.rounds import MaskedProduct
-from hepipe.schemes.base import CipherTensor, Evaluator, Feature, FloatArray, Plain, PublicBundle
+from hepipe.protocol.rounds import Ask, MaskedProduct
+from hepipe.schemes.base import CipherTensor, Evaluator, Exact, Feature, Plain, PublicBundle
 from hepipe.schemes.parameters import Parameters
+from hepipe.schemes.wire import unpack_tensor
 
 
 class Interactive:
@@ -18,10 +20,16 @@ class Interactive:
     A non-interactive evaluation is this one with zero rounds. Each round carries whole blocks.
     """
 
-    by_rounds = frozenset({"mul", "mul_pairs"})
+    by_rounds = frozenset({"mul", "mul_pairs", "ask"})
 
-    def __init__(self, evaluator: Evaluator, features: Feature, link: Link, bundle: PublicBundle) -> None:
-        self._inner, self._features, self._link, self._bundle = evaluator, features, link, bundle
+    def __init__(self, evaluator: Evaluator, link: Link, bundle: PublicBundle, policy: str = "polynomial") -> None:
+        self._inner, self._link, self._bundle = evaluator, link, bundle
+        self.policy = policy
+
+    @property
+    def features(self) -> Feature:
+        """Those of the evaluator beneath."""
+        return self._inner.features
 
     @property
     def parameters(self) -> Parameters:
@@ -34,7 +42,7 @@ class Interactive:
 
     def mul_pairs(self, pairs: Sequence[tuple[CipherTensor, CipherTensor]]) -> list[CipherTensor]:
         """Independent products in one round, or none where the scheme multiplies. Reveals masked values only."""
-        if Feature.MUL in self._features:
+        if Feature.MUL in self.features:
             return self._inner.mul_pairs(pairs)
         products = MaskedProduct(self._inner, pairs)  # type: ignore[arg-type]
         reply = self._link.request("masked product", products.request(self._bundle))
@@ -68,6 +76,24 @@ class Interactive:
         """Passed through."""
         return self._inner.refresh(x)
 
-    def ask(self, fn: Callable[[FloatArray], FloatArray], x: CipherTensor) -> CipherTensor:
+    def take(self, x: CipherTensor, columns: Sequence[int]) -> CipherTensor:
         """Passed through."""
-        return self._inner.ask(fn, x)
+        return self._inner.take(x, columns)
+
+    def join(self, tensors: Sequence[CipherTensor]) -> CipherTensor:
+        """Passed through."""
+        return self._inner.join(tensors)
+
+    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
+        """Passed through."""
+        return self._inner.select(costs, values)
+
+    def ask(self, fn: Exact, x: CipherTensor) -> CipherTensor:
+        """fn(x) by the key holder, to whom x is REVEALED; under policy "client" only. Price - / 1."""
+        if self.policy != "client":
+            raise Unsupported(f"{fn.name} by the key holder reveals its argument: allow it with policy='client'")
+        reply = self._link.request("ask", Ask.request(fn.name, x, self._inner, self._bundle))
+        answer = unpack_tensor(reply, self._bundle)
+        if answer.shape != x.shape or answer.level != self.parameters.depth:
+            raise MalformedFrame(f"an answer of shape {answer.shape}, expected {x.shape} at the full level")
+        return answer.with_bound(fn.bound(x.bound))

@@ -12,8 +12,9 @@ import pandas as pd
 from hepipe.errors import InsecureParameters, KeyMismatch, Unsupported
 from hepipe.protocol.interactive import Interactive
 from hepipe.protocol.link import Link, LocalLink
-from hepipe.protocol.rounds import answer_masked_factors
+from hepipe.protocol.rounds import Ask, answer_masked_factors
 from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, KeySet, PublicBundle
+from hepipe.schemes.frames import Kind, kind_of
 from hepipe.schemes.keystore import load_keys, save_keys
 from hepipe.schemes.registry import evaluator_of, scheme_of
 from hepipe.schemes.wire import pack_keys, pack_tensor, unpack_keys, unpack_tensor
@@ -50,8 +51,8 @@ class Plan(Protocol):
         ...
 
     @property
-    def error_bound(self) -> float:
-        """The largest error of a score that the plan allows for."""
+    def policy(self) -> str:
+        """How nonlinearities are paid; with "client" this party agrees to see pre-activations."""
         ...
 
 
@@ -70,7 +71,7 @@ class Client:
     """
 
     def __init__(self, plan: Plan, keys: KeySet | None = None) -> None:
-        self.profile = plan.profile
+        self.profile, self._policy = plan.profile, plan.policy
         self._scheme = scheme_of(plan.parameters)
         self._keys = keys = keys or self._scheme.keygen()
         self._bundle = PublicBundle(plan.parameters, keys.public, keys.evaluation)
@@ -123,8 +124,13 @@ class Client:
 
     def answer(self, request: bytes) -> bytes:
         """The client's half of a round. MalformedFrame on anything but a request of a round."""
+        kind = kind_of(request)
+        if kind == Kind.QUESTION:
+            if self._policy != "client":
+                raise Unsupported("the server asks for a value in the clear, but the plan's policy is not 'client'")
+            return Ask.answer(request, self._bundle, self._encryptor, self._decryptor)
         if self._scheme.name != "paillier":
-            raise Unsupported(f"{self._scheme.name} has no rounds: nothing to answer")
+            raise Unsupported(f"{self._scheme.name} multiplies by itself: nothing to answer")
         return answer_masked_factors(request, self._bundle, self._encryptor, self._decryptor)  # type: ignore[arg-type]
 
     def pack(self, x: CipherTensor) -> bytes:
@@ -151,7 +157,9 @@ class Server:
     Takes the bundle of ``client.public()`` or its frame. Parameters of the tests are refused unless ``allow_insecure``.
     """
 
-    def __init__(self, model: Model, public: PublicBundle | bytes, *, allow_insecure: bool = False) -> None:
+    def __init__(
+        self, model: Model, public: PublicBundle | bytes, policy: str = "polynomial", *, allow_insecure: bool = False
+    ) -> None:
         bundle = unpack_keys(public, allow_insecure=allow_insecure) if isinstance(public, bytes) else public
         if not isinstance(bundle, PublicBundle):
             raise KeyMismatch("a server takes client.public(); keys that include a secret one never leave the client")
@@ -159,7 +167,7 @@ class Server:
             raise InsecureParameters("the client uses parameters made for tests: plan with secure ones")
         self.model, self._bundle = model, bundle
         self._evaluator = evaluator_of(bundle)
-        self._features = scheme_of(bundle.parameters).features
+        self._policy = policy
 
     def evaluate(self, x: CipherTensor, link: Link | None = None) -> CipherTensor:
         """The encrypted scores, rerandomized; ``link`` where the plan has rounds."""
@@ -167,7 +175,7 @@ class Server:
 
     def forward(self, x: CipherTensor, link: Link | None = None) -> CipherTensor:
         """The circuit alone. What it returns must not leave the server before ``rerandomize``."""
-        ev = Interactive(self._evaluator, self._features, link, self._bundle) if link else self._evaluator
+        ev = Interactive(self._evaluator, link, self._bundle, self._policy) if link else self._evaluator
         return self.model.forward(ev, x)
 
     def rerandomize(self, y: CipherTensor) -> CipherTensor:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from hepipe.circuits.functions import ON_OFFER
 from hepipe.errors import MalformedFrame
-from hepipe.schemes.base import CipherTensor, PublicBundle
+from hepipe.schemes.base import CipherTensor, Decryptor, Encryptor, Evaluator, PublicBundle
 from hepipe.schemes.frames import Frame, Kind, parse
 from hepipe.schemes.paillier import PaillierDecryptor, PaillierEncryptor, PaillierEvaluator, mask_bits_for
-from hepipe.schemes.wire import pack_ciphertexts, unpack_ciphertexts
+from hepipe.schemes.wire import pack_ciphertexts, pack_tensor, unpack_ciphertexts, unpack_tensor
 
 Pairs = Sequence[tuple[CipherTensor, CipherTensor]]
 
@@ -112,3 +113,33 @@ def answer_masked_factors(
     body, _ = pack_ciphertexts(encryptor.encrypt_integers(products, bound, log_scale=scale, level=0), bundle)
     samples, features = products.shape
     return Frame(Kind.MASKED_PRODUCTS, "paillier", bundle.key_id, samples, features, 0, 0.0, body).to_bytes()
+
+
+class Ask:
+    """A function computed by the key holder on decrypted values: policy "client", never a default.
+
+    rounds   1
+    price    client: a decryption and an encryption a value, all lanes or slots of a block at once; server: one
+             re-randomisation a ciphertext
+    reveals  to the client the argument itself, here the pre-activations of a hidden layer, hence after d + 1 queries
+             that layer's weights; to the server nothing
+    """
+
+    @staticmethod
+    def request(fn: str, x: CipherTensor, evaluator: Evaluator, bundle: PublicBundle) -> bytes:
+        """Server: the function's number and the rerandomized argument."""
+        tensor = pack_tensor(evaluator.rerandomize(x), bundle)
+        number = sorted(ON_OFFER).index(fn)
+        body = bytes([number]) + tensor
+        return Frame(Kind.QUESTION, bundle.parameters.name, bundle.key_id, *x.shape, 0, 0.0, body).to_bytes()
+
+    @staticmethod
+    def answer(request: bytes, bundle: PublicBundle, encryptor: Encryptor, decryptor: Decryptor) -> bytes:
+        """Client: decrypt, compute, encrypt at the full budget."""
+        frame = parse(request, Kind.QUESTION)
+        if not frame.body or frame.body[0] >= len(ON_OFFER):
+            raise MalformedFrame("a question about no function on offer")
+        fn = ON_OFFER[sorted(ON_OFFER)[frame.body[0]]]
+        x = unpack_tensor(frame.body[1:], bundle)
+        values, limits = fn.exact(decryptor.decrypt(x)), fn.bound(x.bound)
+        return pack_tensor(encryptor.encrypt(np.clip(values, -limits, limits), limits), bundle)

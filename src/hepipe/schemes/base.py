@@ -8,7 +8,7 @@ weights is then a weighted sum of column ciphertexts: no rotations, and the same
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol
 
@@ -29,6 +29,7 @@ class Feature(enum.Flag):
     MUL_PLAIN = enum.auto()
     MUL = enum.auto()
     SUM_SAMPLES = enum.auto()
+    SELECT = enum.auto()
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class CipherTensor:
     log_scale  log2 of the fixed-point scale of its values
     bound      per feature, a bound on |value|; checked against the room in the ciphertext before any arithmetic
     key_id     digest of the public key it is encrypted under
+    blinded    True for the result of ``select``: a row hides one value among random ones, in random order
     """
 
     data: Any
@@ -49,6 +51,7 @@ class CipherTensor:
     log_scale: float
     bound: FloatArray
     key_id: str
+    blinded: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -84,6 +87,23 @@ class PublicBundle:
         return str(self.public.key_id)
 
 
+class Exact(Protocol):
+    """A function that the key holder can be asked for, by name."""
+
+    @property
+    def name(self) -> str:
+        """The name that travels."""
+        ...
+
+    def exact(self, x: FloatArray) -> FloatArray:
+        """Its value."""
+        ...
+
+    def bound(self, limit: FloatArray) -> FloatArray:
+        """A bound on |fn(x)| where |x| <= limit."""
+        ...
+
+
 class Encryptor(Protocol):
     """Encodes and encrypts; knows the range a value may have."""
 
@@ -106,6 +126,16 @@ class Evaluator(Protocol):
     @property
     def parameters(self) -> Parameters:
         """The parameters all operands share."""
+        ...
+
+    @property
+    def features(self) -> Feature:
+        """What it can do without the key holder."""
+        ...
+
+    @property
+    def policy(self) -> str:
+        """How a nonlinearity is paid: "polynomial", or "client" where the key holder agreed to compute it."""
         ...
 
     def add(self, x: CipherTensor, y: CipherTensor | Plain) -> CipherTensor:
@@ -136,12 +166,24 @@ class Evaluator(Protocol):
         """Independent products together: on an additive scheme one round for all. Price 1 / 1."""
         ...
 
+    def take(self, x: CipherTensor, columns: Sequence[int]) -> CipherTensor:
+        """The columns with these indices, in this order, repeats allowed. Price 0 / 0."""
+        ...
+
+    def join(self, tensors: Sequence[CipherTensor]) -> CipherTensor:
+        """Tensors of one level and scale side by side. Price 0 / 0."""
+        ...
+
+    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
+        """values[k] of the one column k whose cost is zero, for whole-number costs. Price 0 / 0."""
+        ...
+
     def refresh(self, x: CipherTensor) -> CipherTensor:
         """x with its full budget again. Price - / 1."""
         ...
 
-    def ask(self, fn: Callable[[FloatArray], FloatArray], x: CipherTensor) -> CipherTensor:
-        """fn(x), computed by the key holder, to whom x is revealed. Price - / 1."""
+    def ask(self, fn: Exact, x: CipherTensor) -> CipherTensor:
+        """fn(x) at the full budget, computed by the key holder, to whom x is REVEALED. Price - / 1."""
         ...
 
     def rerandomize(self, x: CipherTensor) -> CipherTensor:

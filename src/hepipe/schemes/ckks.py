@@ -190,6 +190,7 @@ class CkksEvaluator(Ledger):
     def __init__(self, public: CkksPublicKey, evaluation: CkksEvaluationKeys) -> None:
         self.parameters: CkksParameters = public.parameters
         self.key_id = public.key_id
+        self.features = CkksScheme(public.parameters).features
         self._context = seal.context(public.parameters)
         self._seal = self._context.evaluator
         self._zeros = sealapi.Encryptor(self._context.seal, public.handle)

@@ -7,6 +7,7 @@ integer reference that a Paillier result must equal bit for bit. Otherwise it co
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from hepipe.errors import KeyMismatch, ScaleMismatch
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain
 from hepipe.schemes.fixedpoint import from_fixed, to_fixed
-from hepipe.schemes.ledger import Ledger, check_fresh, check_values
+from hepipe.schemes.ledger import Ledger, check_choices, check_fresh, check_values
 from hepipe.schemes.parameters import ClearParameters
 
 
@@ -92,6 +93,7 @@ class ClearEvaluator(Ledger):
     def __init__(self, parameters: ClearParameters, key_id: str) -> None:
         self.parameters: ClearParameters = parameters
         self.key_id = key_id
+        self.features = ClearScheme.features | (Feature.SELECT if parameters.exact else Feature(0))
 
     def sum_samples(self, x: CipherTensor) -> CipherTensor:
         """The sum over all samples, shape (1, features). Price 0 / 0."""
@@ -99,6 +101,23 @@ class ClearEvaluator(Ledger):
         return self._result(
             x.data.sum(axis=0, keepdims=True), (1, x.shape[1]), x.level, x.log_scale, x.bound * x.shape[0]
         )
+
+    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
+        """The value of the column whose cost is zero; only with ``exact``, where it stands for Paillier's."""
+        if not self.parameters.exact:
+            return super().select(costs, values)  # type: ignore[no-any-return]
+        self._own(costs)
+        array = check_choices(costs, values)
+        rows = np.array([[array[int(np.flatnonzero(row == 0)[0])]] for row in costs.data])
+        data = to_fixed(rows, self.parameters.log_plain_scale)
+        bound = np.array([np.abs(array).max()])
+        return self._result(data, (costs.shape[0], 1), costs.level, self.parameters.log_plain_scale, bound)
+
+    def _take(self, x: CipherTensor, columns: list[int]) -> Any:
+        return x.data[:, columns]
+
+    def _join(self, tensors: Sequence[CipherTensor]) -> Any:
+        return np.concatenate([x.data for x in tensors], axis=1)
 
     def _encode(self, values: FloatArray, bits: float) -> Any:
         if self.parameters.exact and bits != int(bits):

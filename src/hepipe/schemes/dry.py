@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hepipe.errors import Unsupported
-from hepipe.schemes.base import CipherTensor, FloatArray, Plain
-from hepipe.schemes.frames import HEADER_BYTES, body_bytes
-from hepipe.schemes.ledger import Ledger
+from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, Plain
+from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
+from hepipe.schemes.ledger import Ledger, check_choices
 from hepipe.schemes.parameters import TAIL_SIGMAS, Parameters
 
 KEY_ID = "0" * 32
+_LINEAR = Feature.ADD | Feature.MUL_PLAIN
+_FEATURES = {"clear": _LINEAR | Feature.MUL, "paillier": _LINEAR | Feature.SELECT, "ckks": _LINEAR | Feature.MUL}
 
 
 class DryEvaluator(Ledger):
@@ -29,14 +32,20 @@ class DryEvaluator(Ledger):
     rounds        rounds with the key holder
     bytes_up/down bytes of those rounds, client to server and back
     peak_bits     the most bits a value, scaled, occupies anywhere in the circuit, results included
+    lowest_level  the lowest level that any value reaches
+    revealed      what the rounds show to the key holder besides the result
     """
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, policy: str = "polynomial") -> None:
         self.parameters = parameters
         self.key_id = KEY_ID
         self.operations: Counter[str] = Counter()
         self.rounds = self.bytes_up = self.bytes_down = 0
         self.peak_bits = 0.0
+        self.lowest_level = parameters.depth
+        self.policy = policy
+        self.features = _FEATURES["paillier" if getattr(parameters, "exact", False) else parameters.name]
+        self.revealed: list[str] = []
 
     def fresh(self, shape: tuple[int, int], bound: Plain) -> CipherTensor:
         """An input of ``shape`` with |value| <= ``bound``, as the encryptor would make it."""
@@ -63,6 +72,51 @@ class DryEvaluator(Ledger):
                 raise Unsupported("a masked product needs one sample per ciphertext: plan with lanes=1")
             self._round(pairs)
         return products
+
+    def ask(self, fn: Exact, x: CipherTensor) -> CipherTensor:
+        """fn(x) at the full budget, one round; under policy "client" only."""
+        if self.policy != "client":
+            raise Unsupported(f"{fn.name} by the key holder reveals its argument: allow it with policy='client'")
+        self._own(x)
+        self._count("rerandomize", x.shape)
+        self._count("encrypt", x.shape)
+        self.rounds += 1
+        self.bytes_down += HEADER_BYTES + 1 + tensor_bytes(self.parameters, x.shape, 0)
+        self.bytes_up += tensor_bytes(self.parameters, x.shape, self.parameters.depth, fresh=True)
+        self.revealed.append(f"the argument of every {fn.name}")
+        bias, std = self.parameters.fresh_error()
+        error = np.stack([x.data[0] + bias, np.hypot(x.data[1], std)])  # all functions on offer have slope <= 1
+        limits, parameters = fn.bound(x.bound), self.parameters
+        self._room(limits, parameters.depth, parameters.log_scale, fn.name)
+        return CipherTensor(error, x.shape, parameters.depth, parameters.log_scale, limits, KEY_ID)
+
+    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
+        """The value whose cost is zero, where the scheme can blind the others."""
+        if Feature.SELECT not in self.features:
+            return super().select(costs, values)  # type: ignore[no-any-return]
+        if self.parameters.slots != 1 and self.parameters.name == "paillier":
+            raise Unsupported("select blinds every sample by itself: plan with lanes=1")
+        array = check_choices(costs, values)
+        self._own(costs)
+        self._count("blind", costs.shape)
+        scale = self.parameters.plain_bits(costs.level)
+        self._room(np.abs(array), costs.level, scale, "select")
+        error = np.stack([np.full(costs.shape[1], 2.0 ** -(scale + 1)), np.zeros(costs.shape[1])])
+        bound = np.full(costs.shape[1], np.abs(array).max())
+        result = self._result(error, costs.shape, costs.level, scale, bound)
+        return replace(result, blinded=True)
+
+    def _result(
+        self, data: Any, shape: tuple[int, int], level: int, log_scale: float, bound: FloatArray
+    ) -> CipherTensor:
+        self.lowest_level = min(self.lowest_level, level)
+        return super()._result(data, shape, level, log_scale, bound)
+
+    def _take(self, x: CipherTensor, columns: list[int]) -> Any:
+        return x.data[:, columns]
+
+    def _join(self, tensors: Sequence[CipherTensor]) -> Any:
+        return np.concatenate([x.data for x in tensors], axis=1)
 
     def _round(self, pairs: Sequence[tuple[CipherTensor, CipherTensor]]) -> None:
         samples = pairs[0][0].shape[0]

@@ -21,6 +21,7 @@ MAGIC = b"HEPF"
 VERSION = 1
 SCHEMES = ("clear", "paillier", "ckks")
 SEEDED = 1
+BLINDED = 2
 MAX_SAMPLES = 1 << 24
 MAX_FEATURES = 1 << 16
 MAX_BODY = 1 << 31
@@ -35,11 +36,12 @@ class Kind(enum.IntEnum):
     PUBLIC_KEYS = 2
     MASKED_FACTORS = 3
     MASKED_PRODUCTS = 4
+    QUESTION = 5
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One parsed message. ``flags`` is SEEDED or 0."""
+    """One parsed message. ``flags`` is SEEDED, BLINDED or 0."""
 
     kind: Kind
     scheme: str
@@ -71,7 +73,7 @@ def parse(data: bytes, *kinds: Kind) -> Frame:
         (version, version == VERSION, f"version {VERSION}"),
         (kind, kind in kinds, f"one of {[k.name for k in kinds]}"),
         (scheme, scheme < len(SCHEMES), "a known scheme"),
-        (flags, flags in (0, SEEDED), "known flags"),
+        (flags, flags in (0, SEEDED, BLINDED), "known flags"),
         (samples, samples <= MAX_SAMPLES, f"at most {MAX_SAMPLES} samples"),
         (features, features <= MAX_FEATURES, f"at most {MAX_FEATURES} features"),
         (level, 0 <= level <= 64, "a level from 0 to 64"),
@@ -83,6 +85,11 @@ def parse(data: bytes, *kinds: Kind) -> Frame:
     if hashlib.sha256(data[: _HEAD.size] + body).digest() != data[_HEAD.size : HEADER_BYTES]:
         raise MalformedFrame("digest does not match: the frame was altered or truncated on its way; send it again")
     return Frame(Kind(kind), SCHEMES[scheme], key_id.hex(), samples, features, level, log_scale, body, flags)
+
+
+def kind_of(data: bytes) -> int:
+    """The kind that a frame's header states, before anything else is checked; -1 where there is none."""
+    return data[5] if len(data) >= HEADER_BYTES else -1
 
 
 def body_bytes(parameters: Parameters, shape: tuple[int, int], level: int, fresh: bool = False) -> int:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hepipe.errors import KeyMismatch, OutOfRange, ScaleMismatch, ShapeMismatch
-from hepipe.schemes.base import CipherTensor, FloatArray, Plain, not_supported
+from hepipe.errors import KeyMismatch, OutOfRange, ScaleMismatch, ShapeMismatch, Unsupported
+from hepipe.schemes.base import CipherTensor, Feature, FloatArray, Plain, not_supported
 from hepipe.schemes.parameters import Parameters, spend
 
 SCALE_TOLERANCE = 2.0**-36
@@ -27,6 +27,8 @@ class Ledger:
 
     parameters: Parameters
     key_id: str
+    features = Feature.ADD | Feature.MUL_PLAIN
+    policy = "polynomial"
 
     def add(self, x: CipherTensor, y: CipherTensor | Plain) -> CipherTensor:
         """x + y for a tensor or an array (scalar, per feature, or per sample and feature). Price 0 / 0."""
@@ -78,10 +80,31 @@ class Ledger:
 
     def rerandomize(self, x: CipherTensor) -> CipherTensor:
         """x as it may leave this party: lowest level, fresh randomness. Price: what is left of the levels."""
-        self._own(x)
+        self._same_key(x)
         self._room(x.bound, 0, x.log_scale, "rerandomize")
         return replace(x, data=self._rerandomize(x), level=0)
 
+    def take(self, x: CipherTensor, columns: Sequence[int]) -> CipherTensor:
+        """The columns with these indices, in this order, repeats allowed. Price 0 / 0."""
+        self._own(x)
+        picked = [int(column) for column in columns]
+        if not picked or not all(0 <= column < x.shape[1] for column in picked):
+            raise ShapeMismatch(f"columns {picked[:8]} of {x.shape[1]} features: give some, each below that")
+        return replace(x, data=self._take(x, picked), shape=(x.shape[0], len(picked)), bound=x.bound[picked])
+
+    def join(self, tensors: Sequence[CipherTensor]) -> CipherTensor:
+        """Tensors of one scale side by side, at the lowest of their levels. Price 0 / 0."""
+        first, level = tensors[0], min(x.level for x in tensors)
+        for x in tensors:
+            self._own(x)
+            if x.shape[0] != first.shape[0]:
+                raise ShapeMismatch(f"{x.shape[0]} and {first.shape[0]} samples cannot stand side by side")
+            self._same_scale(first, x)
+        parts = [self._at(x, level) for x in tensors]
+        shape, bound = (first.shape[0], sum(x.shape[1] for x in parts)), np.concatenate([x.bound for x in parts])
+        return replace(parts[0], data=self._join(parts), shape=shape, bound=bound)
+
+    select = not_supported("this scheme selects by products of indicators: see circuits.selection")
     sum_samples = not_supported("sums over samples are not part of this evaluator")
     refresh = not_supported("refresh takes a round with the key holder: wrap the evaluator in Interactive")
     ask = not_supported("ask takes a round with the key holder: wrap the evaluator in Interactive")
@@ -105,6 +128,12 @@ class Ledger:
     def _drop(self, x: CipherTensor, level: int) -> Any:
         return x.data
 
+    def _take(self, x: CipherTensor, columns: list[int]) -> Any:
+        return [[row[column] for column in columns] for row in x.data]
+
+    def _join(self, tensors: Sequence[CipherTensor]) -> Any:
+        return [[item for x in tensors for item in x.data[block]] for block in range(len(tensors[0].data))]
+
     def _rerandomize(self, x: CipherTensor) -> Any:
         raise NotImplementedError
 
@@ -113,11 +142,7 @@ class Ledger:
         if not isinstance(y, CipherTensor):
             return self._sum_plain(x, sign * _numbers(y))
         self._pair(x, y)
-        if abs(x.log_scale - y.log_scale) > SCALE_TOLERANCE:
-            raise ScaleMismatch(
-                f"log_scale {x.log_scale:.4f} and {y.log_scale:.4f} differ: their sum would be a wrong number; "
-                "bring one to the other with mul_plain(x, 1, log_scale=...)"
-            )
+        self._same_scale(x, y)
         x, y = self._level_with(x, y)
         bound = x.bound + y.bound
         self._room(bound, x.level, x.log_scale, "add")
@@ -147,6 +172,11 @@ class Ledger:
         return plain_bits, level, log_scale
 
     def _own(self, x: CipherTensor) -> None:
+        if x.blinded:
+            raise Unsupported("a selected value hides among random ones until decrypted: select last")
+        self._same_key(x)
+
+    def _same_key(self, x: CipherTensor) -> None:
         if x.key_id != self.key_id:
             raise KeyMismatch(
                 f"ciphertext of key {x.key_id[:8]} given to an evaluator of key {self.key_id[:8]}: "
@@ -158,6 +188,13 @@ class Ledger:
         self._own(y)
         if x.shape != y.shape:
             raise ShapeMismatch(f"shapes {x.shape} and {y.shape} differ")
+
+    def _same_scale(self, x: CipherTensor, y: CipherTensor) -> None:
+        if abs(x.log_scale - y.log_scale) > SCALE_TOLERANCE:
+            raise ScaleMismatch(
+                f"log_scale {x.log_scale:.4f} and {y.log_scale:.4f} differ: their sum would be a wrong number; "
+                "bring one to the other with mul_plain(x, 1, log_scale=...)"
+            )
 
     def _level_with(self, x: CipherTensor, y: CipherTensor) -> tuple[CipherTensor, CipherTensor]:
         level = min(x.level, y.level)
@@ -226,6 +263,14 @@ def _numbers(values: npt.ArrayLike) -> FloatArray:
     if array.dtype.kind in "iu" and array.size and max(abs(int(array.max())), abs(int(array.min()))) > 2**53:
         raise OutOfRange("an integer over 2**53 is not exact as a float64: scale it down, or split it")
     return _finite(array.astype(np.float64))
+
+
+def check_choices(costs: CipherTensor, values: npt.ArrayLike) -> FloatArray:
+    """The values of ``select``: one finite number a column."""
+    array = _finite(np.asarray(values, dtype=np.float64))
+    if array.shape != (costs.shape[1],):
+        raise ShapeMismatch(f"values of shape {array.shape} for {costs.shape[1]} columns: give one a column")
+    return array
 
 
 def _finite(array: FloatArray) -> FloatArray:

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain, blocks
 from hepipe.schemes.fixedpoint import from_fixed, to_fixed
-from hepipe.schemes.lanes import Mpz, pack, unpack
+from hepipe.schemes.lanes import Mpz, pack, signed, unpack
 from hepipe.schemes.ledger import check_values
 from hepipe.schemes.paillier_checks import (
+    GUARD_UNITS,
     IntegerArray,
     block_spans,
     check_bound,
@@ -183,12 +184,23 @@ class PaillierDecryptor:
                 "decrypt it with the key it was encrypted under"
             )
         spans = block_spans(x, self.parameters.lanes)
+        if x.blinded:
+            return np.array([[self._chosen(row, x)] for row in x.data], dtype=object)
         integers = np.empty(x.shape, dtype=object)
         for span, row in zip(spans, x.data, strict=True):
             for feature, ciphertext in enumerate(row):
                 integers[span, feature] = self._lanes(ciphertext, span.stop - span.start)
         check_range(integers, x.bound, x.log_scale, "a decrypted value is over its bound")
         return integers
+
+    def _chosen(self, row: list[Mpz], x: CipherTensor) -> int:
+        """The one value of a row that is not random; a random one is within the bound with probability 2**-2900."""
+        limit = int(to_fixed(x.bound[:1], x.log_scale)[0]) + GUARD_UNITS
+        values = [int(signed(self._plaintext(c), self._secret.public.n)) for c in row]
+        found = [value for value in values if abs(value) <= limit]
+        if len(found) != 1:
+            raise OutOfRange(f"{len(found)} values where one is selected: a malformed input, or another key")
+        return found[0]
 
     def _lanes(self, ciphertext: Mpz, count: int) -> list[int]:
         return unpack(self._plaintext(ciphertext), self._secret.public.n, self.parameters.lane_bits, count)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import gmpy2
 import numpy as np
+import numpy.typing as npt
 
 from hepipe.errors import InsecureParameters, ScaleMismatch, ShapeMismatch, Unsupported
-from hepipe.schemes.base import CipherTensor, FloatArray, not_supported
+from hepipe.schemes.base import CipherTensor, Feature, FloatArray, not_supported
 from hepipe.schemes.fixedpoint import to_fixed
 from hepipe.schemes.lanes import Mpz, pack, repunit
-from hepipe.schemes.ledger import Ledger
+from hepipe.schemes.ledger import Ledger, check_choices
 from hepipe.schemes.multiexp import WeightedSums
 from hepipe.schemes.paillier_checks import IntegerArray, block_spans, log2_bound, whole_bits
 from hepipe.schemes.paillier_keys import PaillierPublicKey
@@ -25,6 +27,7 @@ from hepipe.schemes.paillier_randomness import RandomnessPool, UniformSource
 from hepipe.schemes.parameters import PaillierParameters, spend
 
 STATISTICAL_BITS = 80
+_SHUFFLER = secrets.SystemRandom()
 
 Rows = list[list[Mpz]]
 
@@ -37,6 +40,7 @@ class PaillierEvaluator(Ledger):
     """
 
     parameters: PaillierParameters
+    features = Feature.ADD | Feature.MUL_PLAIN | Feature.SELECT
 
     def __init__(self, parameters: PaillierParameters, public: PaillierPublicKey, threads: int = 1) -> None:
         self.parameters, self.public, self.key_id = parameters, public, public.key_id
@@ -46,6 +50,28 @@ class PaillierEvaluator(Ledger):
         "a product of two ciphertexts takes a round with the key holder: wrap it in Interactive"
     )
     sum_samples = not_supported("samples share a ciphertext as lanes, which cannot be moved: sum at the client")
+
+    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
+        """values[k] of the one column whose cost is zero, among random numbers and in random order.
+
+        Column k becomes r * cost + value with r uniform in [1, n - 1] and of full length: for a cost that is not zero
+        that is uniform, so a row reveals to the key holder one value and the number of columns, nothing of the other
+        values, of the costs, or of which column it was (Tai et al., ESORICS 2017, section 4.2). Unsupported with more
+        than one lane. Price: a full exponentiation an entry; rounds 0.
+        """
+        self._own(costs)
+        self._single_lane("select")
+        array, scale = check_choices(costs, values), self.parameters.log_plain_scale
+        self._room(np.abs(array), costs.level, scale, "select")
+        n, n_squared, integers = self.public.n, self.public.n_squared, to_fixed(array, whole_bits(scale))
+        rows = []
+        for row in costs.data:
+            powers = [gmpy2.powmod(c, 1 + secrets.randbelow(int(n) - 1), n_squared) for c in row]
+            blinded = _products(powers, [1 + int(v) % n * n for v in integers], n_squared)
+            _SHUFFLER.shuffle(blinded)
+            rows.append(blinded)
+        bound = np.full(costs.shape[1], np.abs(array).max())
+        return replace(self._result(rows, costs.shape, costs.level, scale, bound), blinded=True)
 
     def mask(self, x: CipherTensor, mask_bits: int) -> tuple[CipherTensor, IntegerArray]:
         """x + r, ready to be shown to the key holder, and the masks r: independent, uniform in [0, 2**mask_bits).

@@ -21,7 +21,7 @@ from hepipe.schemes import seal
 from hepipe.schemes.base import CipherTensor, FloatArray, PublicBundle
 from hepipe.schemes.ckks import CkksEvaluationKeys, CkksPublicKey, Stream
 from hepipe.schemes.clear import ClearKey
-from hepipe.schemes.frames import HEADER_BYTES, MAX_SAMPLES, SEEDED, Frame, Kind, body_bytes, parse
+from hepipe.schemes.frames import BLINDED, HEADER_BYTES, MAX_SAMPLES, SEEDED, Frame, Kind, body_bytes, parse
 from hepipe.schemes.paillier import check_ciphertexts
 from hepipe.schemes.paillier_keys import check_public
 from hepipe.schemes.parameters import CkksParameters, ClearParameters, PaillierParameters
@@ -37,6 +37,7 @@ def pack_tensor(x: CipherTensor, bundle: PublicBundle) -> bytes:
         raise KeyMismatch(f"a tensor of key {x.key_id[:8]} cannot travel under key {bundle.key_id[:8]}")
     bounds = struct.pack(f">{x.shape[1]}h", *_bound_bits(x.bound))
     body, flags = pack_ciphertexts(x, bundle)
+    flags |= BLINDED * x.blinded
     name = bundle.parameters.name
     return Frame(Kind.TENSOR, name, x.key_id, *x.shape, x.level, x.log_scale, bounds + body, flags).to_bytes()
 
@@ -53,7 +54,9 @@ def unpack_tensor(data: bytes, bundle: PublicBundle) -> CipherTensor:
     ciphertexts = unpack_ciphertexts(frame, frame.body[head:], bundle)
     bound = np.array([2.0**b for b in bits])
     shape = (frame.samples, frame.features)
-    return CipherTensor(ciphertexts, shape, frame.level, frame.log_scale, bound, frame.key_id)
+    if (blinded := frame.flags == BLINDED) and (frame.scheme != "paillier" or bundle.parameters.lanes != 1):
+        raise MalformedFrame("only Paillier with one lane blinds")
+    return CipherTensor(ciphertexts, shape, frame.level, frame.log_scale, bound, frame.key_id, blinded)
 
 
 def pack_ciphertexts(x: CipherTensor, bundle: PublicBundle) -> tuple[bytes, int]:

@@ -154,13 +154,17 @@ def _quality(compared: Compared, hidden: Sequence[Measurement]) -> str:
 
 def _precision(hidden: Sequence[Measurement]) -> str:
     parts = [
-        f"{_scheme(item)} is right to {item.errors.precision_bits:.1f} bits"
+        f"{_scheme(item)} is {_right(item.errors.precision_bits)}"
         + (", its integers equal to the reference" if item.errors.exact_integers else "")
         for item in hidden
     ]
     approximation = max(item.errors.approximation_error for item in hidden)
     beside = f", beside an approximation error of {approximation:.3g} that every scheme shares" if approximation else ""
     return f"Of the scores, {'; '.join(parts)}{beside}."
+
+
+def _right(bits: float) -> str:
+    return "exact" if math.isinf(bits) else f"right to {bits:.1f} bits"
 
 
 def _cost(hidden: Sequence[Measurement]) -> str:

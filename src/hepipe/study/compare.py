@@ -81,7 +81,7 @@ def _measure(model: Any, planned: Plan, X: Any, y: Any, repeats: int) -> Measure
     keygen, offline = Stopwatch(), Stopwatch()
     with keygen("keygen"):
         client = Client(planned)
-        server = Server(model, client.public_bytes(), allow_insecure=True)
+        server = Server(model, client.public_bytes(), planned.policy, allow_insecure=True)
     one, batch = Stopwatch(), Stopwatch()
     for watch in (Stopwatch(), *[one] * repeats):  # the first is the warm-up
         _query(client, server, X[:1], watch)

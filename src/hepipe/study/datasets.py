@@ -31,7 +31,7 @@ from hepipe.study.synthetic import GENERATORS
 SEED = 0
 """Seed of generated rows: the same rows in every run."""
 
-MISSING = ("", "NA")
+MISSING = ("", "NA", "?")
 """How a missing value is written in a file."""
 
 PIP_TIMEOUT_S = 120
@@ -46,11 +46,34 @@ class SyntheticDataWarning(UserWarning):
 
 
 @dataclass(frozen=True)
+class Recode:
+    """How a wheel's table is put back into the original file.
+
+    Of the rows in which each column of ``only`` has its value the first ``Source.rows`` count; ``names`` and ``codes``
+    give, for a column of the original, its name there and the code of each word.
+    """
+
+    only: dict[str, str]
+    names: dict[str, str]
+    codes: dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is predicted where that is not the target column itself: whether it lies above a value."""
+
+    name: str
+    above: float
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Wheel:
     """A published archive that holds a data file."""
 
     requirement: str
     member: str
+    recode: Recode | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +90,7 @@ class Source:
     exact: bool
     target: str
     columns: tuple[Column, ...]
+    label: Label | None = None
     wheel: Wheel | None = None
 
 
@@ -75,7 +99,7 @@ class Dataset:
     """Features and target of one data set, with their schema and origin.
 
     ``schema`` describes the features in the order of ``X``, ``target`` the values of ``y``. ``synthetic`` is true when
-    hepipe generated the rows; ``sha256`` is the digest of the bytes that were read.
+    hepipe generated the rows; ``sha256`` is the digest of the bytes that were read, of a recoded table after recoding.
     """
 
     name: str
@@ -89,11 +113,11 @@ class Dataset:
 
 
 def load(name: str, *, offline: bool | None = None) -> Dataset:
-    """Return the data set ``"salary"`` or ``"chd"``.
+    """Return the data set ``"salary"``, ``"chd"`` or ``"heart"``.
 
-    Searched in this order: the folder HEPIPE_DATA_DIR, the repository's ``datasets/``, the pinned wheel (only ``chd``),
-    a generator. ``offline=True`` never starts pip; ``offline=False`` makes a failed fetch an error; by default a
-    failed fetch warns and falls back to the generator. A file with unexpected content is always a DataError.
+    Searched in this order: the folder HEPIPE_DATA_DIR, the repository's ``datasets/``, the pinned wheel (not
+    ``salary``), a generator. ``offline=True`` never starts pip; ``offline=False`` makes a failed fetch an error; by
+    default a failed fetch warns and falls back to the generator. A file with unexpected content is always a DataError.
     """
     known = manifest()
     if name not in known:
@@ -118,9 +142,14 @@ def manifest() -> dict[str, Source]:
 
 
 def _source(name: str, table: dict[str, Any]) -> Source:
-    wheel = Wheel(**table["wheel"]) if "wheel" in table else None
+    wheel = _wheel(**table["wheel"]) if "wheel" in table else None
+    label = Label(**table["label"]) if "label" in table else None
     columns = tuple(_column_spec(**column) for column in table["columns"])
-    return Source(**{**table, "name": name, "wheel": wheel, "columns": columns})
+    return Source(**{**table, "name": name, "label": label, "wheel": wheel, "columns": columns})
+
+
+def _wheel(recode: dict[str, Any] | None = None, **rest: str) -> Wheel:
+    return Wheel(**rest, recode=Recode(**recode) if recode else None)
 
 
 def _column_spec(name: str, range: list[float], **rest: Any) -> Column:
@@ -159,7 +188,10 @@ def _from_wheel(spec: Source, offline: bool | None) -> tuple[bytes, str, str] | 
             raise
         _log.warning("%s", error)
         return None
-    return _member(path, spec.wheel.member), f"{path}, member {spec.wheel.member}", spec.wheel.requirement
+    data, where = _member(path, spec.wheel.member), f"{path}, member {spec.wheel.member}"
+    if spec.wheel.recode is None:
+        return data, where, spec.wheel.requirement
+    return _recoded(data, spec, spec.wheel.recode, where), f"{where}, recoded", f"{spec.wheel.requirement}, recoded"
 
 
 def _fetch(requirement: str, path: Path, offline: bool | None) -> None:
@@ -195,6 +227,28 @@ def _member(path: Path, member: str) -> bytes:
         raise DataError(f"{path}: no readable member {member} ({error}): delete the file and load again") from error
 
 
+def _recoded(data: bytes, spec: Source, recode: Recode, where: str) -> bytes:
+    """Return the wheel's table in the words and the order of the original file; the digest then says if it is that."""
+    (_, header), *records = _records(data, where) or [(1, [])]
+    rows = [dict(zip(header, cells, strict=False)) for _, cells in records]
+    kept = [row for row in rows if recode.only.items() <= row.items()][: spec.rows]
+    lines = [[_original_cell(row, column.name, spec, recode) for column in spec.columns] for row in kept]
+    table = [[column.name for column in spec.columns], *lines]
+    return "".join(",".join(cells) + "\n" for cells in table).encode()
+
+
+def _original_cell(row: dict[str, str], name: str, spec: Source, recode: Recode) -> str:
+    """One cell as UCI writes it: ``?`` for a missing value, one decimal for a feature, none for the target.
+
+    A word without a code stays as it is, and so the check of the digest names its column and row.
+    """
+    word = row.get(recode.names.get(name, name), "")
+    text = recode.codes.get(name, {}).get(word, word)
+    if not text:
+        return "?"
+    return f"{text}.0" if name != spec.target and text.isdecimal() else text
+
+
 def _generated(spec: Source) -> Dataset:
     frame = GENERATORS[spec.name](spec.rows, SEED)
     data = frame.to_csv(index=False, na_rep="NA", lineterminator="\n").encode()
@@ -211,6 +265,9 @@ def _dataset(data: bytes, spec: Source, where: str, source: str, *, synthetic: b
     schema = Schema(tuple(column for column in spec.columns if column.name != spec.target))
     target = next(column for column in spec.columns if column.name == spec.target)
     X, y = frame[list(schema.names)], frame[spec.target]
+    if spec.label is not None:
+        target = Column(spec.label.name, 0.0, 1.0, "bool", meaning=spec.label.meaning)
+        y = (y > spec.label.above).astype("int64").rename(target.name)
     return Dataset(spec.name, source, synthetic, hashlib.sha256(data).hexdigest(), X, y, schema, target)
 
 

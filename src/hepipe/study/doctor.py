@@ -49,7 +49,7 @@ def checks() -> Iterator[Check]:
     yield _torch()
     for name, check, fix in _PROBES:
         yield _probe(name, check, fix)
-    for name in ("salary", "chd"):
+    for name in ("salary", "chd", "heart"):
         yield _data(name)
 
 

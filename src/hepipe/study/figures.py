@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from hepipe.study.crossover import HOME, encrypted, equal_rtt, equal_up_mbit, with_rtt, with_up_mbit
 from hepipe.study.datasets import Dataset
 from hepipe.study.drawing import INK, Picture, colour, dots, key, log_axis, plain, room, short, title
 from hepipe.study.measure import NETWORKS, Measurement, Timing
@@ -122,6 +123,83 @@ def _end_label(axes: Axes, x: float, y: float, text: str, shade: str) -> None:
         text, (x, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9, color=shade,
         annotation_clip=False,
     )  # fmt: skip
+
+
+def figure_networks(comparisons: Sequence[Compared], dataset: Dataset | None) -> Picture:
+    """Modelled latency of a query over the networks: a panel for each comparison, in rows of four."""
+    across = min(4, len(comparisons))
+    picture, names = Picture(3.1 * across, 0.9 + 2.9 * math.ceil(len(comparisons) / across)), _all_names(comparisons)
+    panels = picture.subplots(math.ceil(len(comparisons) / across), across, sharey=True, squeeze=False).ravel()
+    for axes, compared in zip(panels, comparisons, strict=False):
+        plain(axes)
+        for item in compared.measurements:
+            values = [item.batch.total, *(item.network_ms(network) for network in NETWORKS)]
+            axes.plot(values, "o-", color=names[item.scheme], linewidth=2, markersize=4)
+        axes.set_xticks(range(1 + len(NETWORKS)), ["no\nnetwork", *(n.name.replace(" ", "\n") for n in NETWORKS)])
+        axes.tick_params(axis="x", labelsize=8)
+        log_axis(axes, "y", "ms a query (log)" if axes.get_subplotspec().is_first_col() else "")
+        _panel_title(axes, compared)
+    for axes in panels[len(comparisons) :]:
+        axes.set_visible(False)
+    key(picture, names)
+    weak = [item for compared in comparisons for item in compared.measurements]
+    title(picture, "Latency over the networks (modelled)", *_caveats(dataset, weak))
+    return picture
+
+
+def figure_crossover(comparisons: Sequence[Compared], dataset: Dataset | None) -> Picture:
+    """Modelled latency against round-trip time (above) and bandwidth (below); rings where two schemes are equal."""
+    picture, names = Picture(3.1 * max(len(comparisons), 2), 6.4), _all_names(comparisons)
+    names.pop("clear", None)
+    sweeps = (
+        (np.geomspace(0.1, 1000, 60), with_rtt, equal_rtt, f"RTT in ms (log), {HOME.up_mbit:g} Mbit/s up", "ms"),
+        (
+            np.geomspace(1, 10_000, 60),
+            with_up_mbit,
+            equal_up_mbit,
+            f"Mbit/s up (log), RTT {HOME.rtt_ms:g} ms",
+            "Mbit/s",
+        ),
+    )
+    grid = picture.subplots(2, len(comparisons), sharey=True, squeeze=False)
+    for panels, (places, network, equal, label, unit) in zip(grid, sweeps, strict=True):
+        for axes, compared in zip(panels, comparisons, strict=True):
+            plain(axes)
+            for item in encrypted(compared):
+                values = [item.network_ms(network(float(place))) for place in places]
+                axes.plot(places, values, color=names[item.scheme], linewidth=2)
+            log_axis(axes, "x", label)
+            log_axis(axes, "y", "ms a query (log)" if axes.get_subplotspec().is_first_col() else "")
+            _panel_title(axes, compared)
+            _ring(axes, encrypted(compared), network, equal, unit)
+    key(picture, names)
+    weak = [item for compared in comparisons for item in compared.measurements]
+    title(picture, "Where the winner changes (modelled)", *_caveats(dataset, weak))
+    return picture
+
+
+def _ring(axes: Axes, items: Sequence[Measurement], network: Any, equal: Any, unit: str) -> None:
+    place = equal(*items) if len(items) == 2 else math.nan
+    left, right = axes.get_xlim()
+    if left < place < right:
+        height, late = items[0].network_ms(network(place)), place > left * (right / left) ** 0.6
+        below = unit == "ms" and not late  # lines against the round-trip time rise, those against bandwidth fall
+        axes.plot([place], [height], "o", color="white", markeredgecolor=INK, markeredgewidth=2, markersize=9)
+        axes.annotate(
+            f"equal at {short(place)} {unit}", (place, height), xytext=(0, -18 if below else 12),
+            textcoords="offset points", ha="right" if late and unit == "ms" else "left", fontsize=8.5, color=INK,
+        )  # fmt: skip
+
+
+def _panel_title(axes: Axes, compared: Compared) -> None:
+    rows = f"{compared.samples} row" + "s" * (compared.samples != 1)
+    lines = compared.model.replace(", ", "\n", 1)
+    axes.set_title(f"{lines}, {rows}", fontsize=9, loc="left", color=INK)
+
+
+def _all_names(comparisons: Sequence[Compared]) -> dict[str, str]:
+    known = list(dict.fromkeys(item.scheme for compared in comparisons for item in compared.measurements))
+    return {scheme: colour(scheme, known) for scheme in known}
 
 
 def figure_primitives(table: pd.DataFrame) -> Picture:

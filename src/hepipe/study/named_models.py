@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sklearn.impute import SimpleImputer
@@ -70,7 +70,7 @@ def _from_numbers(kind: str, coef: Any, intercept: Any, schema: Schema) -> Model
 def _salary() -> Model:
     data = load("salary")
     parts = split(data)
-    return from_sklearn(LinearRegression().fit(parts.X_train, parts.y_train), data.schema)
+    return cast(LinearModel, from_sklearn(LinearRegression().fit(parts.X_train, parts.y_train), data.schema))
 
 
 def _chd() -> LinearModel:
@@ -86,7 +86,7 @@ def _fitted_chd() -> tuple[LinearModel, Any]:
     data = load("chd")
     parts = split(data)
     estimator = make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), LogisticRegression(max_iter=1000))
-    return from_sklearn(estimator.fit(parts.X_train, parts.y_train), data.schema), parts.X_train
+    return cast(LinearModel, from_sklearn(estimator.fit(parts.X_train, parts.y_train), data.schema)), parts.X_train
 
 
 NAMED_MODELS: dict[str, Callable[[], Model]] = {

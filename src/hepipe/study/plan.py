@@ -19,11 +19,11 @@ from hepipe.schemes.registry import SCHEMES, scheme_of
 from hepipe.schemes.wire import key_frame_bytes
 
 PRECISION_BITS = 20.0
-POLICIES = ("polynomial",)
+POLICIES = ("polynomial", "client")
 MODULUS_BITS = {0: 1024, 112: 2048, 128: 3072, 192: 7680, 256: 15360}
 """Paillier modulus for a security asked for; 0 is the insecure size of tests."""
 _DEEPEST = 64
-_PROBE_BITS = 200.0
+_PROBE_BITS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +99,14 @@ def plan(
     profile = model.profile if input_bound is None else model.profile.narrowed(input_bound)
 
     def run(parameters: Any) -> _DryRun:
-        ev = DryEvaluator(parameters)
-        scores = model.forward(ev, ev.fresh((samples, len(profile.schema.columns)), profile.input_bound))
+        ev = DryEvaluator(parameters, policy)
+        scores = model.forward(ev, ev.fresh((samples, len(profile.input_bound)), profile.input_bound))
         return _DryRun(ev, scores, ev.rerandomize(scores))
 
-    probe = run(ClearParameters(depth=_DEEPEST))
-    depth = _DEEPEST - probe.scores.level
-    linear = "mul" not in probe.evaluator.operations
+    probe = run(ClearParameters(depth=_DEEPEST, exact=scheme == "paillier"))
+    depth = _DEEPEST - probe.evaluator.lowest_level
+    # Complex slots and lanes are for circuits without products, and without blinding a sample by itself.
+    linear = not {"mul", "blind"} & set(probe.evaluator.operations)
     chosen: Any = ClearParameters(depth=depth)
     if scheme == "paillier":
         chosen = _paillier(run, depth, linear, target, security_bits)
@@ -128,7 +129,7 @@ def _check_request(scheme: str, policy: str, security_bits: int, samples: int) -
 def _described(
     model: Any, profile: Profile, parameters: Any, run: _DryRun, samples: int, policy: str, depth: int
 ) -> Plan:
-    features, ev = len(profile.schema.columns), run.evaluator
+    features, ev = len(profile.input_bound), run.evaluator
     fresh = tensor_bytes(parameters, (samples, features), parameters.depth, fresh=True)
     return Plan(
         parameters=parameters,
@@ -137,7 +138,7 @@ def _described(
         policy=policy,
         levels=depth,
         rounds=ev.rounds,
-        reveals=model.reveals,
+        reveals="; ".join(dict.fromkeys([model.reveals, *ev.revealed])),
         error_bound=run.error,
         bytes_up=fresh + ev.bytes_up,
         bytes_down=tensor_bytes(parameters, run.result.shape, 0) + ev.bytes_down,
@@ -154,10 +155,15 @@ def _paillier(
     wide = PaillierParameters(modulus, lane_bits=modulus - 2, lanes=1, depth=depth, insecure=security_bits == 0)
 
     def error(log_scale: int, log_plain_scale: int) -> float:
-        return run(replace(wide, log_scale=log_scale, log_plain_scale=log_plain_scale)).error
+        try:
+            return run(replace(wide, log_scale=log_scale, log_plain_scale=log_plain_scale)).error
+        except OutOfRange:  # scales so wide that the plaintext does not hold their products
+            return math.inf
 
-    # Half of the error to the rounding of inputs, the rest to that of weights.
-    probe = int(_PROBE_BITS) if linear else 80
+    # Half of the error to the rounding of inputs, the rest to that of weights. Where products make the scales grow,
+    # the widest plaintext scale that fits stands for an exact one.
+    probes = (_PROBE_BITS, 80, 40) if linear else (80, 40, 20)
+    probe = next((bits for bits in probes if error(1, bits) < math.inf), probes[-1])
     log_scale = _least(lambda bits: error(bits, probe) <= target / 2)
     log_plain_scale = _least(lambda bits: error(log_scale, bits) <= target)
     fitted = replace(wide, log_scale=log_scale, log_plain_scale=log_plain_scale)

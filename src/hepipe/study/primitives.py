@@ -74,12 +74,9 @@ class _Bench:
             self.encryptor.prepare()
         self.decryptor = scheme.decryptor(keys.secret)
         self.link = LocalLink(self._answer)
-        features = scheme.features
         evaluator = scheme.evaluator(keys)
-        needs_rounds = Feature.MUL not in features and planned.rounds
-        self.evaluator: Evaluator = (
-            Interactive(evaluator, features, self.link, self.bundle) if needs_rounds else evaluator
-        )
+        needs_rounds = Feature.MUL not in scheme.features and planned.rounds
+        self.evaluator: Evaluator = Interactive(evaluator, self.link, self.bundle) if needs_rounds else evaluator
 
     def _answer(self, request: bytes) -> bytes:
         return answer_masked_factors(request, self.bundle, self.encryptor, self.decryptor)  # type: ignore[arg-type]

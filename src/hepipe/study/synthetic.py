@@ -1,12 +1,13 @@
 """Generators that stand in for a data set whose file is not at hand: same columns, ranges and kind of difficulty.
 
-``salary`` follows the exact law of the original. ``chd`` is a look-alike built from published summary figures: it
-describes no real person, and no figure from it may be set beside one from the real file.
+``salary`` follows the exact law of the original. ``chd`` and ``heart`` are look-alikes built from summary figures: they
+describe no real person, and no figure from them may be set beside one from the real files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,36 @@ CHD_LOGIT = {
 
 CHD_INTERCEPT = -1.976
 
+HEART_STEPS: dict[str, tuple[float, dict[int, float]]] = {
+    "sex": (0.46, {0: 0.32, 1: 0.68}),
+    "cp": (0.60, {1: 0.08, 2: 0.16, 3: 0.28, 4: 0.48}),
+    "fbs": (0.04, {0: 0.85, 1: 0.15}),
+    "restecg": (0.27, {0: 0.50, 1: 0.01, 2: 0.49}),
+    "exang": (0.68, {0: 0.67, 1: 0.33}),
+    "slope": (0.50, {1: 0.47, 2: 0.46, 3: 0.07}),
+    "ca": (0.67, {0: 0.59, 1: 0.22, 2: 0.12, 3: 0.07}),
+    "thal": (0.76, {3: 0.55, 6: 0.06, 7: 0.39}),
+    "num": (0.95, {0: 0.54, 1: 0.18, 2: 0.12, 3: 0.12, 4: 0.04}),
+}
+"""Columns of codes: how far each follows the illness, and the share of every code."""
+
+HEART_SCALES: dict[str, tuple[float, float, float, float, float]] = {
+    "age": (0.29, 54.4, 9.0, 29, 77),
+    "trestbps": (0.20, 131.7, 17.6, 94, 200),
+    "chol": (0.11, 246.7, 51.0, 126, 564),
+    "thalach": (-0.55, 149.6, 22.9, 71, 202),
+    "oldpeak": (0.60, 0.70, 1.58, 0, 6.2),
+}
+"""Measured columns: how far each follows the illness, mean and deviation before the cut, lowest and highest value."""
+
+HEART_COLUMNS = (
+    *("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak", "slope", "ca", "thal"),
+    "num",
+)
+
+HEART_MISSING = {"ca": 0.0132, "thal": 0.0066}
+"""Share of missing values in each column of the original that has any."""
+
 
 def salary_law(healthy_eating: npt.ArrayLike, active_lifestyle: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """The salary that belongs to two scores: exact on every row of the original file."""
@@ -77,7 +108,7 @@ def chd(rows: int, seed: int) -> pd.DataFrame:
     z = (people - people.mean()) / people.std(ddof=0).replace(0.0, 1.0)
     logit = CHD_INTERCEPT + z[list(CHD_LOGIT)].to_numpy() @ np.array(list(CHD_LOGIT.values()))
     people["TenYearCHD"] = _coin(rng, _sigmoid(logit))
-    return _with_gaps(people[list(CHD_COLUMNS)], rng)
+    return _with_gaps(people[list(CHD_COLUMNS)], CHD_MISSING, rng)
 
 
 def _add_smoking(people: pd.DataFrame, rng: np.random.Generator) -> None:
@@ -114,9 +145,32 @@ def _add_metabolism(people: pd.DataFrame, rng: np.random.Generator) -> None:
     people["heartRate"] = _whole(75.5 + 0.1 * pressure + rng.normal(0.0, 11.7, rows), 44, 143)
 
 
-def _with_gaps(people: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+def heart(rows: int, seed: int) -> pd.DataFrame:
+    """Draw ``rows`` people with the columns of the Cleveland set, about one in fifty with some value missing.
+
+    One factor: every column follows a hidden illness, normal with mean 0 and deviation 1, as closely as its table says,
+    and has noise of its own for the rest.
+    """
+    rng = np.random.default_rng(seed)
+    illness = rng.normal(size=rows)
+    people = pd.DataFrame(index=range(rows))
+    for name, (loading, shares) in HEART_STEPS.items():
+        edges = [NormalDist().inv_cdf(share) for share in np.cumsum(list(shares.values()))[:-1]]
+        people[name] = np.array(list(shares))[np.digitize(_following(illness, loading, rng), edges)]
+    for name, (loading, mean, deviation, low, high) in HEART_SCALES.items():
+        values = (mean + deviation * _following(illness, loading, rng)).clip(low, high)
+        people[name] = values.round(1) if name == "oldpeak" else _whole(values, low, high)
+    return _with_gaps(people[list(HEART_COLUMNS)], HEART_MISSING, rng)
+
+
+def _following(factor: Floats, loading: float, rng: np.random.Generator) -> Floats:
+    """Standard normal values with the correlation ``loading`` to ``factor``."""
+    return np.asarray(loading * factor + np.sqrt(1 - loading**2) * rng.normal(size=len(factor)))
+
+
+def _with_gaps(people: pd.DataFrame, missing: dict[str, float], rng: np.random.Generator) -> pd.DataFrame:
     """Blank values completely at random, each column at its own rate."""
-    for name, share in CHD_MISSING.items():
+    for name, share in missing.items():
         people = people.assign(**{name: people[name].astype("float64").mask(rng.random(len(people)) < share)})
     return people
 
@@ -134,5 +188,5 @@ def _sigmoid(x: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-x)))
 
 
-GENERATORS: dict[str, Callable[[int, int], pd.DataFrame]] = {"salary": salary, "chd": chd}
+GENERATORS: dict[str, Callable[[int, int], pd.DataFrame]] = {"salary": salary, "chd": chd, "heart": heart}
 """By the name of the data set: ``(rows, seed)`` to a table with the columns of the original file."""

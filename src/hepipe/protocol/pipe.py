@@ -1,0 +1,203 @@
+"""The same two parties in two processes: frames over a connection, never objects.
+
+The client speaks first: its public keys, then a tensor a query. The server answers a tensor with requests of rounds,
+and after the last with the result. An empty message is the goodbye. Neither side tells the other why it failed, since
+that would be an oracle for decryption: whoever meets an error closes, and the other side finds its peer gone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from types import TracebackType
+
+from hepipe.errors import HepipeError, MalformedFrame, PeerLost, Unsupported
+from hepipe.protocol.link import Link, Message, Transcript
+from hepipe.protocol.parties import Client, Model, Server
+from hepipe.schemes.base import CipherTensor
+from hepipe.schemes.frames import Kind, kind_of
+
+MAX_BYTES = 1 << 28
+"""Of one message, unless the caller says less: the relinearization keys of the largest ring fit."""
+TIMEOUT_S = 60.0
+_GOODBYE = b""
+_ROUNDS = {int(Kind.MASKED_FACTORS): "masked product", int(Kind.QUESTION): "ask"}
+
+
+class Channel:
+    """One end of a duplex ``multiprocessing`` connection: bytes only, of limited size, in limited time.
+
+    timeout_s   for a whole message, sent or received, so that a peer cannot hold this one by trickling
+    max_bytes   a message that announces more is refused before a byte of it is read
+
+    After any error the channel is closed. Encrypts and authenticates nothing: within one machine, or under TLS.
+    """
+
+    def __init__(self, connection: Connection, timeout_s: float = TIMEOUT_S, max_bytes: int = MAX_BYTES) -> None:
+        self._connection, self._timeout_s, self._max_bytes = connection, timeout_s, max_bytes
+        if not stat.S_ISSOCK(os.fstat(connection.fileno()).st_mode):
+            raise Unsupported("a channel needs a duplex connection over a socket: Pipe(), or Listener and Client")
+        # Shutting a socket down wakes a thread that is blocked on it, whatever it waits for.
+        self._socket = socket.socket(fileno=os.dup(connection.fileno()))
+
+    def send(self, message: bytes) -> None:
+        """Send one message; PeerLost if the peer does not take all of it in time."""
+        if len(message) > self._max_bytes:
+            raise Unsupported(f"{len(message)} bytes over a channel of at most {self._max_bytes}: raise max_bytes")
+        with self._guarded("send", self._timeout_s):
+            self._connection.send_bytes(message)
+
+    def receive(self, timeout_s: float | None = None) -> bytes:
+        """One message, empty for a goodbye; PeerLost without one in time, MalformedFrame for one too large."""
+        with self._guarded("receive", timeout_s or self._timeout_s):
+            return self._connection.recv_bytes(self._max_bytes)
+
+    def close(self) -> None:
+        """Say goodbye and close; harmless on a closed channel."""
+        if not self._connection.closed:
+            with suppress(HepipeError):
+                self.send(_GOODBYE)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close without a goodbye: the peer's next call raises PeerLost."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._connection.close()
+
+    @contextmanager
+    def _guarded(self, doing: str, timeout_s: float) -> Iterator[None]:
+        late = threading.Event()
+        watch = threading.Timer(timeout_s, self._interrupt, [late])
+        watch.daemon = True
+        watch.start()
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            too_large = not (self._connection.closed or self._connection.readable)
+            self.abort()
+            if too_large:
+                raise MalformedFrame(f"a message of more than {self._max_bytes} bytes: refused unread") from error
+            reason = f"nothing complete within {timeout_s:g} s" if late.is_set() else "it closed, or its process ended"
+            raise PeerLost(f"{doing}: the peer is gone ({reason}); connect again and repeat the query") from error
+        finally:
+            watch.cancel()
+
+    def _interrupt(self, late: threading.Event) -> None:
+        late.set()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+        (self.abort if kind else self.close)()
+
+
+class PipeLink:
+    """The server's link to a key holder in another process: for protocols the same as LocalLink.
+
+    PeerLost from ``request`` if the client is gone or says goodbye in the middle of a query.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self.transcript = Transcript()
+
+    def request(self, kind: str, frame: bytes) -> bytes:
+        """Send a frame to the key holder and wait for its answer. One round."""
+        self._channel.send(frame)
+        self.transcript.messages.append(Message(kind, "server", len(frame)))
+        reply = self._channel.receive()
+        if reply == _GOODBYE:
+            raise PeerLost(f"{kind}: the client left in the middle of a query")
+        self.transcript.messages.append(Message(kind, "client", len(reply)))
+        return reply
+
+
+def serve(
+    model: Model,
+    channel: Channel,
+    policy: str = "polynomial",
+    *,
+    idle_s: float = 3600.0,
+    allow_insecure: bool = False,
+    record: Callable[[Transcript], None] = lambda transcript: None,
+) -> int:
+    """The server's process: answer one client until its goodbye; returns the number of queries.
+
+    idle_s  how long a client may think between two queries
+    record  is called with the transcript of every query
+
+    Closes the channel in any case; raises the typed error that ended it, which the client never sees.
+    """
+    queries = 0
+    with channel:
+        frame = channel.receive()
+        if frame == _GOODBYE:
+            return queries
+        server = Server(model, frame, policy, allow_insecure=allow_insecure)
+        while (query := channel.receive(idle_s)) != _GOODBYE:
+            link = PipeLink(channel)
+            channel.send(server.pack(server.evaluate(server.unpack(query), link)))
+            record(link.transcript)
+            queries += 1
+    return queries
+
+
+class RemoteServer:
+    """What a client holds in place of a Server: ``evaluate`` as there, the model in another process.
+
+    rounds  the most rounds a query may take, from the plan: a server that asks for more is refused, since every
+            round is a decryption made for it
+
+    Reveals what the same evaluation reveals within one process: the frames are the same.
+    """
+
+    def __init__(self, client: Client, channel: Channel, rounds: int) -> None:
+        self._client, self._channel, self._rounds = client, channel, rounds
+        channel.send(client.public_bytes())
+
+    def evaluate(self, x: CipherTensor, link: Link | None = None) -> CipherTensor:
+        """The encrypted scores; ``link`` (client.link()) answers the rounds. Any error ends the connection.
+
+        MalformedFrame for a server that does not keep to the protocol, PeerLost for one that is gone.
+        """
+        try:
+            return self._result(x, link)
+        except BaseException:
+            self._channel.abort()
+            raise
+
+    def _result(self, x: CipherTensor, link: Link | None) -> CipherTensor:
+        self._channel.send(self._client.pack(x))
+        for _ in range(self._rounds):
+            frame = self._channel.receive()
+            kind = kind_of(frame)
+            if kind not in _ROUNDS:
+                return self._checked(frame, x)
+            if link is None:
+                raise Unsupported("the server asks for a round: pass link=client.link()")
+            self._channel.send(link.request(_ROUNDS[kind], frame))
+        return self._checked(self._channel.receive(), x)
+
+    def _checked(self, frame: bytes, x: CipherTensor) -> CipherTensor:
+        if frame == _GOODBYE:
+            raise PeerLost("the server said goodbye in the middle of a query")
+        if kind_of(frame) in _ROUNDS:
+            raise MalformedFrame(f"the server asks for more than the {self._rounds} rounds planned")
+        result = self._client.unpack(frame)
+        if result.shape[0] != x.shape[0]:
+            raise MalformedFrame(f"a result of {result.shape[0]} samples for {x.shape[0]} inputs")
+        return result
+
+    def close(self) -> None:
+        """Say goodbye: the server's process ends its session."""
+        self._channel.close()
