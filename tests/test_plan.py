@@ -12,6 +12,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from hepipe.errors import HepipeError, InsecureParameters, OutOfRange, Unsupported
 from hepipe.models.importers import from_sklearn
+from hepipe.models.linear import linear_regression
 from hepipe.models.logistic import clear_scores, with_sigmoid
 from hepipe.models.schema import Schema
 from hepipe.protocol.parties import Client, Server
@@ -222,3 +223,13 @@ def test_a_circuit_too_deep_for_ckks_says_so() -> None:
 def test_a_plan_makes_the_scheme_it_describes() -> None:
     planned = plan(linear(), "ckks")
     assert planned.scheme().parameters == planned.parameters
+
+
+@pytest.mark.parametrize("intercept", [2.0, 3.0, 3.9])
+@pytest.mark.parametrize("bits", [10, 20])
+def test_an_intercept_that_is_most_of_the_score_fits(intercept: float, bits: int) -> None:
+    heavy = linear_regression([1e-3, 1e-3], [intercept], Schema.unknown(2, 1.0))
+    client = Client(plan(heavy, "ckks", 4, precision_bits=bits, security_bits=0))
+    server = Server(heavy, client.public(), allow_insecure=True)
+    scores = client.decrypt(server.evaluate(client.encrypt([[1.0, -1.0], [0.5, 0.5]])))
+    assert np.abs(scores[:, 0] - [intercept, intercept + 1e-3]).max() < 2.0 ** -(bits - 1)

@@ -298,8 +298,11 @@ class CkksParameters:
         return self.rescale_bits(level) or self.tail_bits
 
     def capacity_bits(self, level: int) -> float:
-        """|value| * scale must stay below q / 2, or it wraps silently; a complex slot is up to sqrt(2) larger."""
-        return sum(math.log2(prime) for prime in self.primes_at(level)) - 1 - self.complex_slots / 2
+        """|value| * scale must stay below q / 2, or it wraps silently; SEAL's encoder wants q / 4.
+
+        That also covers a complex slot, which is up to sqrt(2) larger than its parts.
+        """
+        return sum(math.log2(prime) for prime in self.primes_at(level)) - 2
 
     def _slot_std(self, coefficient_variance: float) -> float:
         # The canonical embedding sums N coefficients of unit-modulus weight; half the variance is in the real part.

@@ -221,7 +221,7 @@ def _unrescaled(degree: int, limit: int, score_bits: float, common: dict[str, An
     """One product held unrescaled by a single prime: the smallest ciphertexts there are."""
     first = min(limit, 60)
     chain = (first, min(limit - first, 60)) if limit - first >= 20 else (first,)
-    # The prime may lie a hair below its power of two; one bit is the sign, half a bit the complex slot.
-    total = first - 1.51 - max(score_bits, 0.0)
+    # The prime may lie a hair below its power of two; SEAL wants two bits of room.
+    total = first - 2.01 - max(score_bits, 0.0)
     for log_scale in np.arange(20.0, total - 12, 0.25):
         yield CkksParameters(degree, chain, float(log_scale), float(total - log_scale), **common)
