@@ -14,14 +14,28 @@ if TYPE_CHECKING:
     from hepipe.schemes.registry import scheme
     from hepipe.study.compare import compare
     from hepipe.study.datasets import load
+    from hepipe.study.estimators import EncryptedClassifier, EncryptedRegressor
     from hepipe.study.plan import plan
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Server", "compare", "from_sklearn", "load", "plan", "scheme", "with_sigmoid"]
+__all__ = [
+    "Client",
+    "EncryptedClassifier",
+    "EncryptedRegressor",
+    "Server",
+    "compare",
+    "from_sklearn",
+    "load",
+    "plan",
+    "scheme",
+    "with_sigmoid",
+]
 
 # Loaded when first used, so that the command line answers at once, and can say so when a package below is missing.
 _HOMES = {
     "Client": "protocol.parties",
+    "EncryptedClassifier": "study.estimators",
+    "EncryptedRegressor": "study.estimators",
     "Server": "protocol.parties",
     "compare": "study.compare",
     "from_sklearn": "models.importers",
