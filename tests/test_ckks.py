@@ -129,9 +129,52 @@ def test_a_result_leaves_at_the_smallest_modulus() -> None:
     assert item.size() == 2
 
 
-def test_a_product_is_relinearized() -> None:
+def test_a_product_is_relinearized_when_anything_but_a_weighted_sum_uses_it() -> None:
+    x = SCHEME.encryptor(KEYS.secret).encrypt([[3.0, 2.0, 1.0]], 4.0)
+    product = EV.mul(x, x)
+    late = EV.matmul_plain(product, [[1.0], [2.0], [3.0]])
+    assert late.data[0][0].size() == 2
+    assert all(item.finished is None for item in product.data[0])
+    early = EV.matmul_plain(product, np.eye(3))  # as many sums as products: nothing to gain by waiting
+    for tensor in (product, early, EV.add(product, 1.0), EV.rerandomize(product)):
+        items = [expand(item, seal.context(TEST_INSECURE_CKKS)) for item in tensor.data[0]]
+        assert [item.size() for item in items] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "weights", [[[1.0], [-2.0], [0.5]], [[0.0], [0.0], [0.0]], [[1.0, 0.0], [0.0, 0.0], [2.0, 3.0]]]
+)
+def test_a_late_weighted_sum_is_the_same_result_as_an_early_one(weights: Any) -> None:
+    values = np.random.default_rng(8).uniform(-1, 1, (5, 3))
+    x = SCHEME.encryptor(KEYS.secret).encrypt(values, 1.0)
+    product = EV.mul(x, x)
+    late = EV.matmul_plain(product, weights)
+    finished = [[expand(item, seal.context(TEST_INSECURE_CKKS)) for item in product.data[0]]]
+    early = EV.matmul_plain(replace(product, data=finished), weights)
+    decrypted = [SCHEME.decryptor(KEYS.secret).decrypt(y) for y in (late, early)]
+    assert np.abs(decrypted[0] - values**2 @ np.array(weights)).max() < 1e-4
+    assert np.abs(decrypted[0] - decrypted[1]).max() < 1e-4
+    assert (late.level, late.log_scale, late.bound.tolist()) == (early.level, early.log_scale, early.bound.tolist())
+    assert late.data[0][0].parms_id() == early.data[0][0].parms_id()
+    assert late.data[0][0].scale == early.data[0][0].scale
+
+
+def test_a_product_may_be_summed_before_and_after_it_is_used_otherwise() -> None:
+    x = SCHEME.encryptor(KEYS.secret).encrypt([[0.5, -1.0, 0.25]], 1.0)
+    product, weights = EV.mul(x, x), [[1.0], [2.0], [3.0]]
+    one_used = EV.add(EV.take(product, [1]), 1.0)
+    for tensor, expected in ((EV.matmul_plain(product, weights), 2.4375), (one_used, 2.0), (product, None)):
+        decrypted = SCHEME.decryptor(KEYS.secret).decrypt(tensor)
+        assert np.abs(decrypted - ([0.25, 1.0, 0.0625] if expected is None else expected)).max() < 1e-5
+    again = EV.matmul_plain(EV.take(EV.join([product, product]), [0, 4, 5]), weights)
+    assert abs(SCHEME.decryptor(KEYS.secret).decrypt(again)[0, 0] - 2.4375) < 1e-5
+
+
+def test_a_stream_and_a_product_are_worked_out_once() -> None:
+    context = seal.context(TEST_INSECURE_CKKS)
     x = SCHEME.encryptor(KEYS.secret).encrypt([[3.0]], 4.0)
-    assert EV.mul(x, x).data[0][0].size() == 2
+    for item in (x.data[0][0], EV.mul(x, x).data[0][0]):
+        assert expand(item, context) is expand(item, context)
 
 
 def test_the_operands_are_left_as_they_were() -> None:

@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge, RidgeCV, SGDClassifier
+from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
 from sklearn.svm import SVC
@@ -94,7 +95,7 @@ def test_scores_of_a_binary_model_are_sklearn_s_decision_function() -> None:
         (SGDClassifier(), "SGDClassifier"),
         (
             make_pipeline(StandardScaler(), PolynomialFeatures(), LogisticRegression()),
-            "PolynomialFeatures cannot be folded",
+            "use them before a linear regression",
         ),
         (make_pipeline(PCA(2), LogisticRegression()), "PCA cannot be folded"),
         (make_pipeline(MinMaxScaler(clip=True), LogisticRegression()), "MinMaxScaler"),
@@ -275,3 +276,20 @@ def test_models_are_made_from_coefficients_too() -> None:
     assert (predicted(logits, FRAME) == np.where(FRAME["age"] > 50, "old", "young")).all()
     assert isinstance(logits, LinearModel)
     assert issubclass(UnsupportedModel, HepipeError)
+
+
+def test_networks_and_polynomials_come_from_pipelines_too() -> None:
+    X = np.random.default_rng(0).uniform(-1, 1, (80, 2))
+    y = X[:, 0] ** 2 - X[:, 1]
+    schema = Schema.unknown(2, 1.0)
+    cubic = make_pipeline(StandardScaler(), PolynomialFeatures(3), Ridge(1e-3)).fit(X, y)
+    for powers in ("client", "server"):
+        model = from_sklearn(cubic, schema, powers=powers)
+        assert np.abs(clear_scores(model, X)[:, 0] - cubic.predict(X)).max() < 1e-9
+    network = make_pipeline(
+        StandardScaler(), MLPRegressor(hidden_layer_sizes=(4,), activation="tanh", max_iter=20, random_state=0)
+    ).fit(X, y)
+    model = from_sklearn(network, schema, X_train=X, degree=7)
+    assert np.abs(clear_scores(model, X, "client")[:, 0] - network.predict(X)).max() < 1e-9
+    with pytest.raises(UnsupportedModel, match="before a linear regression"):
+        from_sklearn(make_pipeline(PolynomialFeatures(2), LogisticRegression()).fit(X, y > 0), schema)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hepipe.models.importers import from_sklearn
     from hepipe.models.logistic import with_sigmoid
+    from hepipe.models.torch_importer import from_torch
     from hepipe.protocol.parties import Client, Server
     from hepipe.schemes.registry import scheme
     from hepipe.study.compare import compare
@@ -25,6 +26,7 @@ __all__ = [
     "Server",
     "compare",
     "from_sklearn",
+    "from_torch",
     "load",
     "plan",
     "scheme",
@@ -39,6 +41,7 @@ _HOMES = {
     "Server": "protocol.parties",
     "compare": "study.compare",
     "from_sklearn": "models.importers",
+    "from_torch": "models.torch_importer",
     "load": "study.datasets",
     "plan": "study.plan",
     "scheme": "schemes.registry",

@@ -196,7 +196,7 @@ def framed(body: bytes) -> bytes:
 
 def stream_of(item: Any, parameters: CkksParameters, level: int) -> bytes:
     """A ciphertext of hepipe, taken apart into what travels and put together again."""
-    body = item.body if isinstance(item, Stream) else hepipe_seal.save(item)
+    body = item.body if isinstance(item, Stream) else hepipe_seal.save(expand(item, hepipe_seal.context(parameters)))
     parts = hepipe_seal.take_apart(body, parameters.poly_modulus_degree)
     scale = struct.unpack_from("<d", body, 32 + 1 + 3 * 8)[0]
     return framed(hepipe_seal.put_together(parts, hepipe_seal.context(parameters).parms_id(level), scale))

@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge, RidgeCV
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from hepipe.errors import UnsupportedModel
 from hepipe.models.linear import LinearModel, linear_regression, logit_model
+from hepipe.models.mlp import MlpModel, mlp_from_sklearn
+from hepipe.models.polynomial_regression import PolynomialModel, polynomial_regression
 from hepipe.models.schema import Column, Schema
 from hepipe.models.tree import FORESTS, TREES, DecisionTreeModel, tree_from_sklearn
 from hepipe.models.tree_profile import Binner
@@ -24,12 +28,23 @@ REGRESSORS = (LinearRegression, Ridge, RidgeCV, Lasso, ElasticNet)
 SCALERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
 
 
-def from_sklearn(estimator: BaseEstimator, schema: Schema | None = None) -> LinearModel | DecisionTreeModel:
-    """The model of a fitted linear or logistic regression, alone or in a Pipeline of an imputer and scalers.
+def from_sklearn(
+    estimator: BaseEstimator,
+    schema: Schema | None = None,
+    *,
+    X_train: npt.ArrayLike | pd.DataFrame | None = None,
+    degree: int | None = None,
+    powers: str = "client",
+) -> LinearModel | PolynomialModel | MlpModel | DecisionTreeModel:
+    """The model of a fitted estimator, alone or last in a Pipeline of an imputer and scalers.
 
-    schema  the published range of each column, matched by name where the estimator knows names; without it only
-            |x| <= 2**16 is promised, which costs 16 bits of room. Imputer fills are published; scalers are not: they
-            are folded into the weights.
+    A linear or logistic regression; a linear regression after PolynomialFeatures; MLPClassifier or MLPRegressor; a tree
+    or a forest after a Binner, with an imputer before it or not.
+
+    schema           the published range of each column, matched by name where the estimator knows names; without it
+                     only |x| <= 2**16 is promised, which costs 16 bits of room. Imputer fills are published; scalers
+                     are not: they are folded into the weights
+    X_train, degree  for networks: see models.mlp.mlp; powers for PolynomialFeatures: see polynomial_regression
 
     UnsupportedModel for anything else, sklearn's NotFittedError before ``fit``.
     """
@@ -38,16 +53,28 @@ def from_sklearn(estimator: BaseEstimator, schema: Schema | None = None) -> Line
     features = int(estimator.n_features_in_)
     if isinstance(last, (*TREES, *FORESTS)):
         return _tree(steps, last, _schema(estimator, schema, features), features)
-    if not isinstance(last, (*REGRESSORS, LogisticRegression)):
+    if not isinstance(last, (*REGRESSORS, LogisticRegression, MLPClassifier, MLPRegressor)):
         raise UnsupportedModel(
-            f"{type(last).__name__} cannot be evaluated on encrypted data here: use a linear or logistic regression, "
-            "alone or in a Pipeline of an imputer and scalers, or a tree or forest after a Binner"
+            f"{type(last).__name__} cannot be evaluated on encrypted data here: use a linear or logistic regression or "
+            "a network, alone or in a Pipeline of an imputer and scalers, or a tree or forest after a Binner"
         )
+    polynomial = steps.pop() if steps and isinstance(steps[-1], PolynomialFeatures) else None
     fill, slope, offset = _folded(steps, features)
+    published = _schema(estimator, schema, features)
+    before: dict[str, Any] = {"fill": fill, "slope": slope, "offset": offset}
+    if polynomial is not None and isinstance(last, REGRESSORS):
+        return polynomial_regression(polynomial, last.coef_, last.intercept_, published, **before, powers=powers)
+    if polynomial is not None:
+        raise UnsupportedModel(f"PolynomialFeatures before {type(last).__name__}: use them before a linear regression")
+    if isinstance(last, (MLPClassifier, MLPRegressor)):
+        return mlp_from_sklearn(last, published, **before, X_train=X_train, degree=degree)
+    return _linear(last, published, fill, slope, offset)
+
+
+def _linear(last: Any, schema: Schema, fill: FloatArray | None, slope: FloatArray, offset: FloatArray) -> LinearModel:
     coef = np.atleast_2d(last.coef_)
     # last(slope * x + offset) written as one linear map of x
     intercept = np.atleast_1d(last.intercept_) + coef @ offset
-    schema = _schema(estimator, schema, features)
     if isinstance(last, LogisticRegression):
         return logit_model(coef * slope, intercept, tuple(last.classes_.tolist()), schema, fill)
     return linear_regression(coef * slope, intercept, schema, fill)

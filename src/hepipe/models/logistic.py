@@ -20,6 +20,7 @@ from hepipe.models.linear import LinearModel
 from hepipe.models.profile import ClassificationProfile
 from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray
 from hepipe.schemes.clear import ClearScheme
+from hepipe.schemes.parameters import ClearParameters
 
 HEADROOM = 1.05
 """The domain reaches this much past the largest training score."""
@@ -74,9 +75,9 @@ def with_sigmoid(model: LinearModel, X_train: npt.ArrayLike | pd.DataFrame, degr
     return SigmoidModel(model, sigmoid, replace(model.profile, threshold=0.5, limits=limits))
 
 
-def clear_scores(model: Any, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+def clear_scores(model: Any, X: npt.ArrayLike | pd.DataFrame, policy: str = "polynomial") -> FloatArray:
     """The scores in the clear: ``forward`` on the clear evaluator, float64 of shape (samples, outputs)."""
-    scheme = ClearScheme()
+    scheme = ClearScheme(ClearParameters(depth=64))
     keys = scheme.keygen()
     x = scheme.encryptor(keys.secret).encrypt(model.prepare(X), model.profile.input_bound)
-    return scheme.decryptor(keys.secret).decrypt(model.forward(scheme.evaluator(keys), x))
+    return scheme.decryptor(keys.secret).decrypt(model.forward(scheme.evaluator(keys, policy), x))

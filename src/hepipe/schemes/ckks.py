@@ -146,11 +146,40 @@ class CkksEncryptor:
         return ciphertext
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Stream:
     """A ciphertext as the body of SEAL's stream, loaded when first computed with; a fresh one has a seed for c1."""
 
     body: bytes
+    loaded: Any = field(default=None, repr=False)
+
+    def ciphertext(self, context: seal.Context) -> Any:
+        """SEAL's object, made once."""
+        if self.loaded is None:
+            self.loaded = seal.load(sealapi.Ciphertext(), context.seal, self.body)
+        return self.loaded
+
+
+@dataclass(eq=False)
+class Product:
+    """A product of two ciphertexts as it comes out: three polynomials, not yet relinearized and rescaled.
+
+    Switching keys costs most of a product. A weighted sum of products needs it once, after the sum, so it waits until
+    something else than such a sum uses the product. The rescaling waits as well: before relinearization it would
+    multiply the rounding of the third polynomial by s**2.
+    """
+
+    raw: Any
+    finish: Callable[[Any], Any]
+    scale: float = 0.0
+    finished: Any = field(default=None, repr=False)
+
+    def ciphertext(self, context: seal.Context) -> Any:
+        """Two polynomials at the level and the scale that the tensor states, made once, in place of the three."""
+        if self.finished is None:
+            self.finished, self.raw = self.finish(self.raw), None
+            self.finished.scale = self.scale
+        return self.finished
 
 
 class CkksDecryptor:
@@ -243,7 +272,11 @@ class CkksEvaluator(Ledger):
         return [[self._dot([c], [p], x) for c, p in zip(block, plains, strict=True)] for block in self._columns(x)]
 
     def _matmul_plain(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
-        plains = [[self._factor(value, x.level, plain_bits) for value in column] for column in weights.T]
+        late = weights.shape[1] < len(weights) and all(_waits(item) for block in x.data for item in block)
+        level = x.level + late
+        plains = [[self._factor(value, level, plain_bits) for value in column] for column in weights.T]
+        if late:
+            return [[self._late_dot([item.raw for item in block], p, x) for p in plains] for block in x.data]
         return [[self._dot(block, column, x) for column in plains] for block in self._columns(x)]
 
     def _factor(self, value: float, level: int, plain_bits: float) -> Any:
@@ -258,15 +291,25 @@ class CkksEvaluator(Ledger):
 
     def _dot(self, columns: Sequence[Any], plains: Sequence[Any], x: CipherTensor) -> Any:
         """One weighted sum of columns, rescaled once at the end."""
+        total = self._weighted_sum(columns, plains)
+        return self._zero(x.level - 1) if total is None else self._rescaled(total, x.level)
+
+    def _late_dot(self, products: Sequence[Any], plains: Sequence[Any], x: CipherTensor) -> Any:
+        """One weighted sum of products as they came out, one level above x: relinearized once, then rescaled twice."""
+        total = self._weighted_sum(products, plains)
+        return self._zero(x.level - 1) if total is None else self._rescaled(self._finished(total, x.level + 1), x.level)
+
+    def _weighted_sum(self, columns: Sequence[Any], plains: Sequence[Any]) -> Any:
+        """None for a sum of nothing: SEAL refuses a product with zero; an encryption of zero looks like any result."""
         terms = [(c, p) for c, p in zip(columns, plains, strict=True) if not p.is_zero()]
-        if not terms:  # SEAL refuses a product with zero; an encryption of zero looks like any other result
-            return self._zero(x.level - 1)
+        if not terms:
+            return None
         total, term = sealapi.Ciphertext(), sealapi.Ciphertext()
         self._seal.multiply_plain(*terms[0], total)
         for column, plain in terms[1:]:
             self._seal.multiply_plain(column, plain, term)
             self._seal.add_inplace(total, term)
-        return self._rescaled(total, x.level)
+        return total
 
     def _rescaled(self, ciphertext: Any, level: int) -> Any:
         if self.parameters.rescale_bits(level):
@@ -277,9 +320,16 @@ class CkksEvaluator(Ledger):
         pairs = zip(self._columns(x), self._columns(y), strict=True)
         return [[self._product(a, b, x.level) for a, b in zip(p, q, strict=True)] for p, q in pairs]
 
-    def _product(self, a: Any, b: Any, level: int) -> Any:
+    def _product(self, a: Any, b: Any, level: int) -> Product:
         product = sealapi.Ciphertext()
-        self._seal.multiply(a, b, product)
+        if a is b:
+            self._seal.square(a, product)
+        else:
+            self._seal.multiply(a, b, product)
+        return Product(product, lambda raw: self._finished(raw, level))
+
+    def _finished(self, product: Any, level: int) -> Any:
+        """Two polynomials again, rescaled."""
         self._seal.relinearize_inplace(product, self._evaluation.handle)
         return self._rescaled(product, level)
 
@@ -326,9 +376,13 @@ def _at_scale(item: Any, like: Any) -> Any:
     return item
 
 
+def _waits(item: Any) -> bool:
+    return isinstance(item, Product) and item.finished is None
+
+
 def expand(item: Any, context: seal.Context) -> Any:
-    """SEAL's ciphertext of a stored item; a stream is loaded."""
-    return seal.load(sealapi.Ciphertext(), context.seal, item.body) if isinstance(item, Stream) else item
+    """SEAL's ciphertext of a stored item; a stream is loaded, a product finished."""
+    return item.ciphertext(context) if isinstance(item, (Stream, Product)) else item
 
 
 def to_slots(column: FloatArray, parameters: CkksParameters) -> list[float] | list[complex]:

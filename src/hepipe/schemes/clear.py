@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hepipe.errors import KeyMismatch, ScaleMismatch
-from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain
+from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, KeySet, Plain
 from hepipe.schemes.fixedpoint import from_fixed, to_fixed
 from hepipe.schemes.ledger import Ledger, check_choices, check_fresh, check_values
 from hepipe.schemes.parameters import ClearParameters
@@ -50,9 +50,9 @@ class ClearScheme:
         """A decryptor that only unscales."""
         return ClearDecryptor(self.parameters, secret)
 
-    def evaluator(self, keys: KeySet) -> ClearEvaluator:
-        """The reference evaluator."""
-        return ClearEvaluator(self.parameters, keys.public.key_id)
+    def evaluator(self, keys: KeySet, policy: str = "polynomial") -> ClearEvaluator:
+        """The reference evaluator; with policy "client" it computes what a key holder would be asked for."""
+        return ClearEvaluator(self.parameters, keys.public.key_id, policy)
 
 
 class ClearEncryptor:
@@ -90,9 +90,9 @@ class ClearDecryptor:
 class ClearEvaluator(Ledger):
     """NumPy arithmetic under the common bookkeeping."""
 
-    def __init__(self, parameters: ClearParameters, key_id: str) -> None:
+    def __init__(self, parameters: ClearParameters, key_id: str, policy: str = "polynomial") -> None:
         self.parameters: ClearParameters = parameters
-        self.key_id = key_id
+        self.key_id, self.policy = key_id, policy
         self.features = ClearScheme.features | (Feature.SELECT if parameters.exact else Feature(0))
 
     def sum_samples(self, x: CipherTensor) -> CipherTensor:
@@ -101,6 +101,15 @@ class ClearEvaluator(Ledger):
         return self._result(
             x.data.sum(axis=0, keepdims=True), (1, x.shape[1]), x.level, x.log_scale, x.bound * x.shape[0]
         )
+
+    def ask(self, fn: Exact, x: CipherTensor) -> CipherTensor:
+        """fn(x) at the full budget, as a key holder would answer; under policy "client" only. Price 0 / 0."""
+        if self.policy != "client":
+            return super().ask(fn, x)  # type: ignore[no-any-return]
+        self._own(x)
+        bound, scale = fn.bound(x.bound), self.parameters.log_scale
+        values = fn.exact(from_fixed(x.data, x.log_scale) if self.parameters.exact else x.data)
+        return self._result(self._encode(values, scale), x.shape, self.parameters.depth, scale, bound)
 
     def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
         """The value of the column whose cost is zero; only with ``exact``, where it stands for Paillier's."""

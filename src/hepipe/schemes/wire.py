@@ -19,7 +19,7 @@ import numpy as np
 from hepipe.errors import InsecureParameters, KeyMismatch, MalformedFrame, Unsupported
 from hepipe.schemes import seal
 from hepipe.schemes.base import CipherTensor, FloatArray, PublicBundle
-from hepipe.schemes.ckks import CkksEvaluationKeys, CkksPublicKey, Stream
+from hepipe.schemes.ckks import CkksEvaluationKeys, CkksPublicKey, Stream, expand
 from hepipe.schemes.clear import ClearKey
 from hepipe.schemes.frames import BLINDED, HEADER_BYTES, MAX_SAMPLES, SEEDED, Frame, Kind, body_bytes, parse
 from hepipe.schemes.paillier import check_ciphertexts
@@ -128,7 +128,7 @@ def _ckks_items(pieces: list[bytes], frame: Frame, bundle: PublicBundle) -> list
 
 
 def _polynomials(item: Any, parameters: CkksParameters) -> seal.Polynomials:
-    body = item.body if isinstance(item, Stream) else seal.save(item)
+    body = item.body if isinstance(item, Stream) else seal.save(expand(item, seal.context(parameters)))
     return seal.take_apart(body, parameters.poly_modulus_degree)
 
 

@@ -89,7 +89,7 @@ def _measure(model: Any, planned: Plan, X: Any, y: Any, repeats: int) -> Measure
         scores, traffic, result = _query(client, server, X, watch)
     with offline("pools"):
         ahead = _fill(planned, client, server, model)
-    reference = clear_scores(model, X)
+    reference = clear_scores(model, X, planned.policy)
     exact_scores = model.exact(X) if hasattr(model, "exact") else reference
     errors = ErrorBudget(
         approximation_error=float(np.abs(reference - exact_scores).max()),
@@ -149,7 +149,7 @@ def _equals_integer_reference(model: Any, planned: Plan, client: Client, result:
     scheme = ClearScheme(ClearParameters(given.depth, given.log_scale, given.log_plain_scale, exact=True))
     keys = scheme.keygen()
     x = scheme.encryptor(keys.secret).encrypt(model.prepare(X), model.profile.input_bound)
-    expected = scheme.decryptor(keys.secret).decrypt_integers(model.forward(scheme.evaluator(keys), x))
+    expected = scheme.decryptor(keys.secret).decrypt_integers(model.forward(scheme.evaluator(keys, planned.policy), x))
     return bool((client.decrypt_integers(result) == expected).all())
 
 
