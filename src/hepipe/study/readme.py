@@ -1,4 +1,4 @@
-"""The generated parts of the README: the latest results and the support table, between two marks each."""
+"""The generated parts of the README: the latest results and the support tables, between two marks each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from hepipe.errors import DataError
 from hepipe.study.captions import cell
 from hepipe.study.report import RANDOM, read_results
-from hepipe.study.support import support_table
+from hepipe.study.support import model_table, support_table
 
 COLUMNS = {
     "notebook": "notebook",
@@ -33,11 +33,15 @@ COLUMNS = {
 
 
 def update(readme: Path, results: Path) -> bool:
-    """Write both parts anew from ``results``/*/run.json and the code; True if the file changed."""
-    before = readme.read_text(encoding="utf-8")
-    after = replaced(
-        replaced(before, "results", results_part(results)), "support", markdown(support_table().reset_index())
-    )
+    """Write all parts anew from ``results``/*/run.json and the code; True if the file changed."""
+    after = before = readme.read_text(encoding="utf-8")
+    parts = {
+        "results": results_part(results),
+        "models": markdown(model_table().reset_index()),
+        "support": markdown(support_table().reset_index()),
+    }
+    for part, content in parts.items():
+        after = replaced(after, part, content)
     readme.write_text(after, encoding="utf-8")
     return after != before
 
