@@ -265,12 +265,14 @@ def _numbers(values: npt.ArrayLike) -> FloatArray:
     return _finite(array.astype(np.float64))
 
 
-def check_choices(costs: CipherTensor, values: npt.ArrayLike) -> FloatArray:
-    """The values of ``select``: one finite number a column."""
+def check_choices(costs: CipherTensor, values: npt.ArrayLike, groups: int) -> tuple[FloatArray, FloatArray]:
+    """The values of ``select``, one finite number a column, and the bound of a sum of one a group, shape (1,)."""
     array = _finite(np.asarray(values, dtype=np.float64))
     if array.shape != (costs.shape[1],):
         raise ShapeMismatch(f"values of shape {array.shape} for {costs.shape[1]} columns: give one a column")
-    return array
+    if groups < 1 or len(array) % groups:
+        raise ShapeMismatch(f"{len(array)} columns do not make {groups} groups of one size")
+    return array, np.abs(array).reshape(-1, groups).max(axis=0).sum(keepdims=True)
 
 
 def _finite(array: FloatArray) -> FloatArray:
