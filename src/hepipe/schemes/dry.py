@@ -18,6 +18,7 @@ from hepipe.errors import Unsupported
 from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, Plain
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
 from hepipe.schemes.ledger import Ledger, check_choices
+from hepipe.schemes.masks import check_masked_product
 from hepipe.schemes.parameters import TAIL_SIGMAS, Parameters
 
 KEY_ID = "0" * 32
@@ -70,6 +71,8 @@ class DryEvaluator(Ledger):
         if self.parameters.name == "paillier":
             if self.parameters.slots != 1:
                 raise Unsupported("a masked product needs one sample per ciphertext: plan with lanes=1")
+            for x, y in pairs:
+                check_masked_product(self.parameters, x, y)
             self._round(pairs)
         return products
 

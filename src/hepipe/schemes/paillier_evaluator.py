@@ -20,13 +20,13 @@ from hepipe.schemes.base import CipherTensor, Feature, FloatArray, not_supported
 from hepipe.schemes.fixedpoint import to_fixed
 from hepipe.schemes.lanes import Mpz, pack, repunit
 from hepipe.schemes.ledger import Ledger, check_choices
+from hepipe.schemes.masks import mask_bits_for
 from hepipe.schemes.multiexp import WeightedSums
-from hepipe.schemes.paillier_checks import IntegerArray, block_spans, log2_bound, whole_bits
+from hepipe.schemes.paillier_checks import IntegerArray, block_spans, whole_bits
 from hepipe.schemes.paillier_keys import PaillierPublicKey
 from hepipe.schemes.paillier_randomness import RandomnessPool, UniformSource
 from hepipe.schemes.parameters import PaillierParameters, spend
 
-STATISTICAL_BITS = 80
 _SHUFFLER = secrets.SystemRandom()
 
 Rows = list[list[Mpz]]
@@ -189,11 +189,6 @@ class PaillierEvaluator(Ledger):
     def _blinded(self, ciphertexts: list[Mpz]) -> list[Mpz]:
         # x - x and x * 0 come out as the bare 1, which says "zero" to anyone: make it an encryption of zero.
         return [c if c != 1 else self.pool.take() for c in ciphertexts]
-
-
-def mask_bits_for(bound: FloatArray, log_scale: float) -> int:
-    """The least number of bits of masks that hide values of this bound: their own size and 80 more."""
-    return math.ceil(max(log2_bound(bound) + log_scale, 0.0)) + STATISTICAL_BITS
 
 
 def _shares_of_zero(n: int, count: int) -> list[int]:
