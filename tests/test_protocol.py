@@ -33,7 +33,8 @@ from hepipe.schemes.base import CipherTensor, KeySet, PublicBundle
 from hepipe.schemes.dry import DryEvaluator
 from hepipe.schemes.fixedpoint import to_fixed
 from hepipe.schemes.frames import HEADER_BYTES, Frame, Kind, parse
-from hepipe.schemes.paillier import PaillierScheme, mask_bits_for
+from hepipe.schemes.masks import mask_bits_for
+from hepipe.schemes.paillier import PaillierScheme
 from hepipe.schemes.parameters import TEST_INSECURE_CKKS, TEST_INSECURE_PAILLIER
 from hepipe.schemes.registry import scheme_of
 from hepipe.schemes.secret import SecretKey

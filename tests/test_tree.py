@@ -259,7 +259,8 @@ def test_the_plan_counts_bits_and_says_what_is_revealed() -> None:
     assert plan(model, "ckks", 3, security_bits=0).levels == 3
     forest = model_of(fitted(RandomForestClassifier(3, max_depth=4), BINARY))
     planned = plan(forest, "paillier", 3, security_bits=0)
-    assert (planned.rounds, planned.reveals) == (3, "the sum of the trees' leaves")
+    assert (planned.rounds, planned.levels, planned.reveals) == (0, 0, "the sum of the trees' leaves")
+    assert planned.operations["blind"] == planned.operations["rerandomize"] == 3 * 2 * 3 * 16
 
 
 def test_another_clients_query_is_refused() -> None:

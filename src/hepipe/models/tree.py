@@ -35,7 +35,8 @@ class DecisionTreeModel:
     """A tree padded to the complete tree of its published depth, or several of them summed.
 
     Price of one tree: Paillier 0 levels, 0 rounds, 2**depth full exponentiations a row and exact; CKKS 1, 2, 2, 3, 3, 4
-    levels at depth 1 to 6. A forest costs the same levels, on Paillier as many rounds of masked products.
+    levels at depth 1 to 6. A forest costs the same levels; on Paillier still no round, and twice the exponentiations a
+    tree.
     """
 
     profile: BinProfile

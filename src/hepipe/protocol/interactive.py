@@ -84,9 +84,9 @@ class Interactive:
         """Passed through."""
         return self._inner.join(tensors)
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
         """Passed through."""
-        return self._inner.select(costs, values)
+        return self._inner.select(costs, values, groups)
 
     def ask(self, fn: Exact, x: CipherTensor) -> CipherTensor:
         """fn(x) by the key holder, to whom x is REVEALED; under policy "client" only. Price - / 1."""

@@ -13,7 +13,8 @@ from hepipe.circuits.functions import ON_OFFER
 from hepipe.errors import MalformedFrame
 from hepipe.schemes.base import CipherTensor, Decryptor, Encryptor, Evaluator, PublicBundle
 from hepipe.schemes.frames import Frame, Kind, parse
-from hepipe.schemes.paillier import PaillierDecryptor, PaillierEncryptor, PaillierEvaluator, mask_bits_for
+from hepipe.schemes.masks import check_masked_product, mask_bits_for
+from hepipe.schemes.paillier import PaillierDecryptor, PaillierEncryptor, PaillierEvaluator
 from hepipe.schemes.wire import pack_ciphertexts, pack_tensor, unpack_ciphertexts, unpack_tensor
 
 Pairs = Sequence[tuple[CipherTensor, CipherTensor]]
@@ -29,12 +30,16 @@ class MaskedProduct:
     price    a product at 3072 bits: client 2 decryptions (1 for a square) and 1 encryption; server 2 (1) full
              re-randomisations, from a pool where it is filled, and 2 (1) exponentiations by a mask
     reveals  to the client x + r and y + s: within 2**-79 of independent of x and y; to the server nothing
+
+    OutOfRange before anything is sent where the plaintext cannot hold the product of the masked factors.
     """
 
     reveals = "nothing: factors masked by 80 bits"
 
     def __init__(self, evaluator: PaillierEvaluator, pairs: Pairs) -> None:
         self._evaluator = evaluator
+        for x, y in pairs:
+            check_masked_product(evaluator.parameters, x, y)
         # Squares travel first; ``_order`` remembers where each product belongs.
         self._order = sorted(range(len(pairs)), key=lambda i: pairs[i][0] is not pairs[i][1])
         self._pairs = [pairs[i] for i in self._order]

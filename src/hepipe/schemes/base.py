@@ -42,7 +42,8 @@ class CipherTensor:
     log_scale  log2 of the fixed-point scale of its values
     bound      per feature, a bound on |value|; checked against the room in the ciphertext before any arithmetic
     key_id     digest of the public key it is encrypted under
-    blinded    True for the result of ``select``: a row hides one value among random ones, in random order
+    blinded    for the result of ``select`` its number of groups: of each a row hides one value among random ones, in
+               random order; else 0
     """
 
     data: Any
@@ -51,7 +52,7 @@ class CipherTensor:
     log_scale: float
     bound: FloatArray
     key_id: str
-    blinded: bool = False
+    blinded: int = 0
 
     def __repr__(self) -> str:
         return (
@@ -174,8 +175,11 @@ class Evaluator(Protocol):
         """Tensors of one level and scale side by side. Price 0 / 0."""
         ...
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
-        """values[k] of the one column k whose cost is zero, for whole-number costs. Price 0 / 0."""
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
+        """values[k] of the one column k of each group whose cost is zero, summed over the groups. Price 0 / 0.
+
+        Costs are whole numbers; column k belongs to group k mod ``groups``.
+        """
         ...
 
     def refresh(self, x: CipherTensor) -> CipherTensor:

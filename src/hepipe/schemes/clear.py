@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hepipe.errors import KeyMismatch, ScaleMismatch
+from hepipe.errors import KeyMismatch, OutOfRange, ScaleMismatch
 from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, KeySet, Plain
 from hepipe.schemes.fixedpoint import from_fixed, to_fixed
 from hepipe.schemes.ledger import Ledger, check_choices, check_fresh, check_values
@@ -111,16 +111,17 @@ class ClearEvaluator(Ledger):
         values = fn.exact(from_fixed(x.data, x.log_scale) if self.parameters.exact else x.data)
         return self._result(self._encode(values, scale), x.shape, self.parameters.depth, scale, bound)
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
-        """The value of the column whose cost is zero; only with ``exact``, where it stands for Paillier's."""
-        if not self.parameters.exact:
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
+        """The values of the columns whose cost is zero; only with ``exact``, where it stands for Paillier's."""
+        if Feature.SELECT not in self.features:
             return super().select(costs, values)  # type: ignore[no-any-return]
         self._own(costs)
-        array = check_choices(costs, values)
-        rows = np.array([[array[int(np.flatnonzero(row == 0)[0])]] for row in costs.data])
-        data = to_fixed(rows, self.parameters.log_plain_scale)
-        bound = np.array([np.abs(array).max()])
-        return self._result(data, (costs.shape[0], 1), costs.level, self.parameters.log_plain_scale, bound)
+        (array, bound), scale = check_choices(costs, values, groups), self.parameters.log_plain_scale
+        reached = np.asarray(costs.data == 0, dtype=bool)
+        if (reached.reshape(len(reached), -1, groups).sum(axis=1) != 1).any():
+            raise OutOfRange("a row without exactly one cost of zero in each group: what was encrypted are no bits")
+        data = reached.astype(object) @ self._encode(array, scale)[:, None]
+        return self._result(data, (costs.shape[0], 1), costs.level, scale, bound)
 
     def _take(self, x: CipherTensor, columns: list[int]) -> Any:
         return x.data[:, columns]

@@ -18,6 +18,7 @@ from hepipe.errors import Unsupported
 from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, Plain
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
 from hepipe.schemes.ledger import Ledger, check_choices
+from hepipe.schemes.masks import check_masked_product
 from hepipe.schemes.parameters import TAIL_SIGMAS, Parameters
 
 KEY_ID = "0" * 32
@@ -70,6 +71,8 @@ class DryEvaluator(Ledger):
         if self.parameters.name == "paillier":
             if self.parameters.slots != 1:
                 raise Unsupported("a masked product needs one sample per ciphertext: plan with lanes=1")
+            for x, y in pairs:
+                check_masked_product(self.parameters, x, y)
             self._round(pairs)
         return products
 
@@ -90,21 +93,21 @@ class DryEvaluator(Ledger):
         self._room(limits, parameters.depth, parameters.log_scale, fn.name)
         return CipherTensor(error, x.shape, parameters.depth, parameters.log_scale, limits, KEY_ID)
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
-        """The value whose cost is zero, where the scheme can blind the others."""
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
+        """The values whose costs are zero, where the scheme can blind the others."""
         if Feature.SELECT not in self.features:
             return super().select(costs, values)  # type: ignore[no-any-return]
         if self.parameters.slots != 1 and self.parameters.name == "paillier":
             raise Unsupported("select blinds every sample by itself: plan with lanes=1")
-        array = check_choices(costs, values)
+        _, bound = check_choices(costs, values, groups)
         self._own(costs)
-        self._count("blind", costs.shape)
+        shape = (costs.shape[0], costs.shape[1] * (1 if groups == 1 else 2))
+        self._count("blind", shape)
         scale = self.parameters.plain_bits(costs.level)
-        self._room(np.abs(array), costs.level, scale, "select")
-        error = np.stack([np.full(costs.shape[1], 2.0 ** -(scale + 1)), np.zeros(costs.shape[1])])
-        bound = np.full(costs.shape[1], np.abs(array).max())
-        result = self._result(error, costs.shape, costs.level, scale, bound)
-        return replace(result, blinded=True)
+        self._room(bound, costs.level, scale, "select")
+        error = np.stack([np.full(shape[1], groups * 2.0 ** -(scale + 1)), np.zeros(shape[1])])
+        result = self._result(error, shape, costs.level, scale, np.repeat(bound, shape[1]))
+        return replace(result, blinded=groups)
 
     def _result(
         self, data: Any, shape: tuple[int, int], level: int, log_scale: float, bound: FloatArray

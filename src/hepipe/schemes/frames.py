@@ -100,6 +100,8 @@ def body_bytes(parameters: Parameters, shape: tuple[int, int], level: int, fresh
     return -(-samples // parameters.slots) * features * parameters.ciphertext_bytes(level, fresh)
 
 
-def tensor_bytes(parameters: Parameters, shape: tuple[int, int], level: int, fresh: bool = False) -> int:
-    """The exact size of a TENSOR frame: header, two bytes of bound a feature, ciphertexts."""
-    return HEADER_BYTES + 2 * shape[1] + body_bytes(parameters, shape, level, fresh)
+def tensor_bytes(
+    parameters: Parameters, shape: tuple[int, int], level: int, fresh: bool = False, blinded: int = 0
+) -> int:
+    """The exact size of a TENSOR frame: header, the groups if blinded, two bytes of bound a feature, ciphertexts."""
+    return HEADER_BYTES + 2 * (blinded > 0) + 2 * shape[1] + body_bytes(parameters, shape, level, fresh)

@@ -214,16 +214,22 @@ class Ledger:
 
 def check_room(parameters: Parameters, bound: FloatArray, level: int, log_scale: float, operation: str) -> None:
     """OutOfRange unless values up to ``bound`` at ``log_scale`` fit a ciphertext at ``level``."""
-    largest = float(np.max(bound, initial=0.0))
-    bits = math.log2(largest) if largest > 0 else 0.0
+    bits = log2_bound(bound)
     # However small the values, SEAL takes no scale that the modulus does not hold.
     need = log_scale + (max(bits, 0.0) if parameters.name == "ckks" else bits)
     room = parameters.capacity_bits(level)
     if not need < room:
+        largest = float(np.max(bound, initial=0.0))
         raise OutOfRange(
             f"{operation}: |value| up to {largest:.3g} at log_scale {log_scale:.1f} needs {need:.1f} bits, "
             f"the ciphertext holds {room:.1f} at level {level}: lower the input bound, or plan with it"
         )
+
+
+def log2_bound(bound: FloatArray) -> float:
+    """log2 of the largest bound; 0 where all values are zero."""
+    largest = float(np.max(bound, initial=0.0))
+    return math.log2(largest) if largest > 0 else 0.0
 
 
 def check_fresh(parameters: Parameters, bound: FloatArray) -> None:
@@ -265,12 +271,14 @@ def _numbers(values: npt.ArrayLike) -> FloatArray:
     return _finite(array.astype(np.float64))
 
 
-def check_choices(costs: CipherTensor, values: npt.ArrayLike) -> FloatArray:
-    """The values of ``select``: one finite number a column."""
+def check_choices(costs: CipherTensor, values: npt.ArrayLike, groups: int) -> tuple[FloatArray, FloatArray]:
+    """The values of ``select``, one finite number a column, and the bound of a sum of one a group, shape (1,)."""
     array = _finite(np.asarray(values, dtype=np.float64))
     if array.shape != (costs.shape[1],):
         raise ShapeMismatch(f"values of shape {array.shape} for {costs.shape[1]} columns: give one a column")
-    return array
+    if groups < 1 or len(array) % groups:
+        raise ShapeMismatch(f"{len(array)} columns do not make {groups} groups of one size")
+    return array, np.abs(array).reshape(-1, groups).max(axis=0).sum(keepdims=True)
 
 
 def _finite(array: FloatArray) -> FloatArray:

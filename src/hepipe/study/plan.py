@@ -141,7 +141,7 @@ def _described(
         reveals="; ".join(dict.fromkeys([model.reveals, *ev.revealed])),
         error_bound=run.error,
         bytes_up=fresh + ev.bytes_up,
-        bytes_down=tensor_bytes(parameters, run.result.shape, 0) + ev.bytes_down,
+        bytes_down=tensor_bytes(parameters, run.result.shape, 0, blinded=run.result.blinded) + ev.bytes_down,
         key_bytes=key_frame_bytes(parameters),
         operations=dict(ev.operations),
     )
