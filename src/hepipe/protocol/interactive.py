@@ -68,6 +68,10 @@ class Interactive:
         """Passed through."""
         return self._inner.sum_samples(x)
 
+    def rotate(self, x: CipherTensor, k: int) -> CipherTensor:
+        """Passed through."""
+        return self._inner.rotate(x, k)
+
     def rerandomize(self, x: CipherTensor) -> CipherTensor:
         """Passed through."""
         return self._inner.rerandomize(x)

@@ -32,7 +32,7 @@ class ClearScheme:
     """No security: values travel in the clear, and every table says so."""
 
     name = "clear"
-    features = Feature.ADD | Feature.MUL_PLAIN | Feature.MUL | Feature.SUM_SAMPLES
+    features = Feature.ADD | Feature.MUL_PLAIN | Feature.MUL | Feature.SUM_SAMPLES | Feature.ROTATE
 
     def __init__(self, parameters: ClearParameters | None = None) -> None:
         self.parameters = parameters or ClearParameters()
@@ -149,6 +149,9 @@ class ClearEvaluator(Ledger):
 
     def _mul(self, x: CipherTensor, y: CipherTensor) -> Any:
         return x.data * y.data
+
+    def _rotate(self, x: CipherTensor, step: int) -> Any:
+        return np.roll(x.data, -step, axis=0)
 
     def _rerandomize(self, x: CipherTensor) -> Any:
         return x.data

@@ -17,12 +17,17 @@ import numpy.typing as npt
 from hepipe.errors import Unsupported
 from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, Plain
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
-from hepipe.schemes.ledger import Ledger, check_choices
+from hepipe.schemes.ledger import Ledger, check_choices, rotation_features
 from hepipe.schemes.parameters import TAIL_SIGMAS, Parameters
 
 KEY_ID = "0" * 32
 _LINEAR = Feature.ADD | Feature.MUL_PLAIN
-_FEATURES = {"clear": _LINEAR | Feature.MUL, "paillier": _LINEAR | Feature.SELECT, "ckks": _LINEAR | Feature.MUL}
+_ROWS = Feature.ROTATE | Feature.SUM_SAMPLES
+_FEATURES = {
+    "clear": _LINEAR | Feature.MUL | _ROWS,
+    "paillier": _LINEAR | Feature.SELECT,
+    "ckks": _LINEAR | Feature.MUL,
+}
 
 
 class DryEvaluator(Ledger):
@@ -45,6 +50,7 @@ class DryEvaluator(Ledger):
         self.lowest_level = parameters.depth
         self.policy = policy
         self.features = _FEATURES["paillier" if getattr(parameters, "exact", False) else parameters.name]
+        self.features |= rotation_features(parameters)
         self.revealed: list[str] = []
 
     def fresh(self, shape: tuple[int, int], bound: Plain) -> CipherTensor:
@@ -171,6 +177,10 @@ class DryEvaluator(Ledger):
         std = parts[0] + parts[1] if x is y else np.hypot(*parts)
         scale = x.log_scale + y.log_scale - self.parameters.rescale_bits(x.level)
         return np.stack([bias, np.hypot(std, self.parameters.product_error(scale, x.level))])
+
+    def _rotate(self, x: CipherTensor, step: int) -> Any:
+        self._count("rotate", x.shape)
+        return np.stack([x.data[0], np.hypot(x.data[1], self.parameters.switching_error(x.log_scale, x.level))])
 
     def _rerandomize(self, x: CipherTensor) -> Any:
         self._count("rerandomize", x.shape)

@@ -7,6 +7,7 @@ an operation that one scheme refuses is refused by all, with the same message.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from hepipe.errors import KeyMismatch, OutOfRange, ScaleMismatch, ShapeMismatch, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, Plain, not_supported
-from hepipe.schemes.parameters import Parameters, spend
+from hepipe.schemes.parameters import CkksParameters, Parameters, spend
 
 SCALE_TOLERANCE = 2.0**-36
 """Two log_scales closer than this are the same scale: the relative error of the value is below 2**-36."""
@@ -63,6 +64,16 @@ class Ledger:
         self._room(bound, x.level, x.log_scale + plain_bits, "matmul_plain")
         shape = (x.shape[0], weights.shape[1])
         return self._result(self._matmul_plain(x, weights, plain_bits), shape, level, scale, bound)
+
+    def rotate(self, x: CipherTensor, k: int) -> CipherTensor:
+        """Row p of the result is row (p + k) mod samples; nothing happens for k = 0. Price 0 / 0, one key switch.
+
+        On CKKS the samples must fill the slots (ShapeMismatch), and k be one of ``parameters.rotations`` modulo the
+        slots (Unsupported). Reveals nothing.
+        """
+        self._own(x)
+        step = check_rotation(self.parameters, x.shape[0], k)
+        return self._result(self._rotate(x, step), x.shape, x.level, x.log_scale, x.bound) if step else x
 
     def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:
         """x * y, feature by feature. Price 1 / 1."""
@@ -123,6 +134,9 @@ class Ledger:
         raise NotImplementedError
 
     def _mul(self, x: CipherTensor, y: CipherTensor) -> Any:
+        raise NotImplementedError
+
+    def _rotate(self, x: CipherTensor, step: int) -> Any:
         raise NotImplementedError
 
     def _drop(self, x: CipherTensor, level: int) -> Any:
@@ -224,6 +238,33 @@ def check_room(parameters: Parameters, bound: FloatArray, level: int, log_scale:
             f"{operation}: |value| up to {largest:.3g} at log_scale {log_scale:.1f} needs {need:.1f} bits, "
             f"the ciphertext holds {room:.1f} at level {level}: lower the input bound, or plan with it"
         )
+
+
+def check_rotation(parameters: Parameters, samples: int, k: int) -> int:
+    """The step k modulo the samples; ShapeMismatch or Unsupported where these parameters cannot rotate so."""
+    if parameters.name == "paillier":
+        raise Unsupported("lanes of a Paillier plaintext cannot be moved: rotate the rows before they are encrypted")
+    step = operator.index(k) % samples
+    if not isinstance(parameters, CkksParameters):
+        return step
+    if samples != parameters.slots:
+        raise ShapeMismatch(
+            f"{samples} samples in {parameters.slots} slots do not rotate: pad to slots, {parameters.slots} rows"
+        )
+    if step and step not in parameters.rotations:
+        raise Unsupported(
+            f"no Galois key rotates by {k}: the steps at hand, modulo {samples}, are {list(parameters.rotations)}; "
+            "give CkksParameters the rotations that the circuit needs"
+        )
+    return step
+
+
+def rotation_features(parameters: Parameters) -> Feature:
+    """ROTATE where there is any Galois key, SUM_SAMPLES where there is one for each power of two."""
+    if not isinstance(parameters, CkksParameters):
+        return Feature(0)
+    rotates = Feature.ROTATE if parameters.rotations else Feature(0)
+    return rotates | (Feature.SUM_SAMPLES if parameters.sums_samples else Feature(0))
 
 
 def check_fresh(parameters: Parameters, bound: FloatArray) -> None:

@@ -51,6 +51,8 @@ class PaillierEvaluator(Ledger):
     )
     sum_samples = not_supported("samples share a ciphertext as lanes, which cannot be moved: sum at the client")
 
+    rotate = not_supported("samples share a ciphertext as lanes, which cannot be moved: rotate before encryption")
+
     def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
         """values[k] of the one column whose cost is zero, among random numbers and in random order.
 
