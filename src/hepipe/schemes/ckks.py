@@ -20,7 +20,7 @@ from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
 from hepipe.schemes import seal
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain, blocks
 from hepipe.schemes.ckks_keys import CkksEvaluationKeys, CkksPublicKey, CkksSecretKey, generate
-from hepipe.schemes.ledger import Ledger, check_fresh, check_values, rotation_features
+from hepipe.schemes.ledger import Ledger, check_fresh, check_values, row_features
 from hepipe.schemes.parameters import CkksParameters
 
 
@@ -33,7 +33,7 @@ class CkksScheme:
         self.parameters = parameters or CkksParameters()
         linear = Feature.ADD | Feature.MUL_PLAIN
         self.features = linear if self.parameters.complex_slots else linear | Feature.MUL
-        self.features |= rotation_features(self.parameters)
+        self.features |= row_features(self.parameters)
 
     def keygen(self) -> KeySet:
         """Fresh keys: the secret key, the public one, and what switches keys (``parameters.rotations``)."""
@@ -190,6 +190,9 @@ class CkksEvaluator(Ledger):
         result = []
         for block, rows in zip(self._columns(x), blocks(x.shape[0], self.parameters.slots), strict=True):
             parts = values if values.ndim == 1 else values[rows].T
+            count = rows.stop - rows.start
+            if values.ndim == 1 and self.parameters.sums_samples and count < self.parameters.slots:
+                parts = np.repeat(values[:, None], count, axis=1)  # what pads the slots stays zero, for sum_samples
             result.append(
                 [
                     self._into(self._seal.add_plain, c, self._addend(v, c, x.level))
@@ -219,14 +222,15 @@ class CkksEvaluator(Ledger):
             return [[self._late_dot([item.raw for item in block], p, x) for p in plains] for block in x.data]
         return [[self._dot(block, column, x) for column in plains] for block in self._columns(x)]
 
-    def _factor(self, value: float, level: int, plain_bits: float) -> Any:
-        plain, room = sealapi.Plaintext(), self.parameters.capacity_bits(level)
-        if abs(value) * 2.0**plain_bits >= 2.0**room:
+    def _factor(self, value: float | FloatArray, level: int, plain_bits: float) -> Any:
+        plain, room, largest = sealapi.Plaintext(), self.parameters.capacity_bits(level), float(np.max(np.abs(value)))
+        if largest * 2.0**plain_bits >= 2.0**room:
             raise OutOfRange(
-                f"a factor of {value:.3g} at {plain_bits:.1f} bits does not fit {room:.1f} bits at level {level}: "
+                f"a factor of {largest:.3g} at {plain_bits:.1f} bits does not fit {room:.1f} bits at level {level}: "
                 "scale the inputs up and the factor down"
             )
-        self._context.encoder.encode(float(value), self._context.parms_id(level), 2.0**plain_bits, plain)
+        content = value.tolist() if isinstance(value, np.ndarray) else float(value)
+        self._context.encoder.encode(content, self._context.parms_id(level), 2.0**plain_bits, plain)
         return plain
 
     def _dot(self, columns: Sequence[Any], plains: Sequence[Any], x: CipherTensor) -> Any:
@@ -280,6 +284,27 @@ class CkksEvaluator(Ledger):
         result = sealapi.Ciphertext()
         self._seal.rotate_vector(ciphertext, step, self._evaluation.galois_handle, result)
         return result
+
+    def _sum_samples(self, x: CipherTensor) -> Any:
+        return [[self._total(self._added(column)) for column in zip(*self._columns(x), strict=True)]]
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        spans = blocks(x.shape[0], self.parameters.slots)
+        plains = [[self._factor(column[rows], x.level, plain_bits) for rows in spans] for column in weights.T]
+        columns = zip(*self._columns(x), strict=True)
+        return [[self._total(self._dot(column, plain, x)) for column in columns for plain in plains]]
+
+    def _added(self, ciphertexts: Sequence[Any]) -> Any:
+        total = ciphertexts[0]
+        for ciphertext in ciphertexts[1:]:
+            total = self._into(self._seal.add, total, ciphertext)
+        return total
+
+    def _total(self, ciphertext: Any) -> Any:
+        """The sum of all slots, in every slot: what pads the last block must be zero."""
+        for i in range(self.parameters.slots.bit_length() - 1):
+            ciphertext = self._into(self._seal.add, ciphertext, self._rotated(ciphertext, 1 << i))
+        return ciphertext
 
     def _drop(self, x: CipherTensor, level: int) -> Any:
         return [[self._switched(item, level) for item in block] for block in self._columns(x)]

@@ -334,6 +334,10 @@ class CkksParameters:
         # The canonical embedding sums N coefficients of unit-modulus weight; half the variance is in the real part.
         return math.sqrt(coefficient_variance * self.poly_modulus_degree / 2)
 
+    def encoding_error(self, log_scale: float) -> float:
+        """Standard deviation of what the encoder rounds: half a unit at most in each coefficient."""
+        return self._slot_std(1 / 12) / 2**log_scale
+
     def fresh_error(self) -> tuple[float, float]:
         """Gaussian noise of symmetric encryption plus the rounding of the encoder."""
         return 0.0, self._slot_std(NOISE_SIGMA**2 + 1 / 12) / 2**self.log_scale
