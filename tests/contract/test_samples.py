@@ -93,7 +93,7 @@ def test_sums_are_right_linear_and_unmoved_by_rotation(summing: Party, samples: 
     assert (x.sum_samples().x.bound == 8.0 * samples).all()
     x.add(y).sum_samples().check((a + b).sum(axis=0, keepdims=True))
     x.sum_samples().add(y.sum_samples()).check((a + b).sum(axis=0, keepdims=True))
-    if party.parameters.name == "clear" or samples == party.parameters.slots:
+    if party.parameters.name == "clear" or (party.parameters.name, samples) == ("ckks", party.parameters.slots):
         x.rotate(step).sum_samples().check(a.sum(axis=0, keepdims=True))
 
 
