@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from hepipe.protocol.interactive import Interactive
-from hepipe.schemes.base import Evaluator
+from hepipe.schemes.base import Evaluator, Feature
 from hepipe.schemes.ckks import CkksEvaluator
 from hepipe.schemes.clear import ClearEvaluator
 from hepipe.schemes.paillier import PaillierEvaluator
@@ -30,4 +30,6 @@ def support_table() -> pd.DataFrame:
 def _cell(evaluator: Any, name: str) -> str:
     if not hasattr(getattr(evaluator, name), "reason"):
         return "yes"
-    return "by rounds" if name in Interactive.by_rounds else "no"
+    additive = Feature.MUL not in evaluator.features
+    by_rounds = Interactive.by_rounds | (Interactive.by_rounds_if_additive if additive else set())
+    return "by rounds" if name in by_rounds else "no"
