@@ -11,6 +11,7 @@ from hepipe.protocol import comparison
 from hepipe.protocol.link import Link
 from hepipe.protocol.rounds import Ask, MaskedProduct
 from hepipe.schemes.base import CipherTensor, Evaluator, Exact, Feature, Plain, PublicBundle, Threshold
+from hepipe.schemes.paillier import PaillierEvaluator
 from hepipe.schemes.parameters import Parameters
 from hepipe.schemes.wire import unpack_tensor
 
@@ -52,15 +53,15 @@ class Interactive:
 
     def at_most(self, bits: CipherTensor, thresholds: Sequence[Threshold]) -> CipherTensor:
         """[number <= threshold] in one round on an additive scheme: see protocol.comparison. Reveals fair coins."""
-        if Feature.MUL in self.features:
+        if not isinstance(self._inner, PaillierEvaluator):
             return self._inner.at_most(bits, thresholds)
-        return comparison.at_most(self._inner, bits, thresholds, self._link, self._bundle)  # type: ignore[arg-type]
+        return comparison.at_most(self._inner, bits, thresholds, self._link, self._bundle)
 
     def negative(self, x: CipherTensor, gap: Plain) -> CipherTensor:
         """[x < 0] in two rounds on an additive scheme: see protocol.comparison. Reveals what at_most does."""
-        if Feature.MUL in self.features:
+        if not isinstance(self._inner, PaillierEvaluator):
             return self._inner.negative(x, gap)
-        return comparison.negative(self._inner, x, gap, self._link, self._bundle)  # type: ignore[arg-type]
+        return comparison.negative(self._inner, x, gap, self._link, self._bundle)
 
     def add(self, x: CipherTensor, y: CipherTensor | Plain) -> CipherTensor:
         """Passed through."""

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from hepipe.protocol.interactive import Interactive
-from hepipe.schemes.base import Evaluator, Feature
+from hepipe.schemes.base import Evaluator
 from hepipe.schemes.ckks import CkksEvaluator
 from hepipe.schemes.clear import ClearEvaluator
 from hepipe.schemes.paillier import PaillierEvaluator
@@ -30,6 +30,6 @@ def support_table() -> pd.DataFrame:
 def _cell(evaluator: Any, name: str) -> str:
     if not hasattr(getattr(evaluator, name), "reason"):
         return "yes"
-    additive = Feature.MUL not in evaluator.features
+    additive = hasattr(evaluator.mul, "reason")
     by_rounds = Interactive.by_rounds | (Interactive.by_rounds_if_additive if additive else set())
     return "by rounds" if name in by_rounds else "no"
