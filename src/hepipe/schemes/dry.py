@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hepipe.errors import Unsupported
-from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, Plain
+from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, Plain, Threshold
+from hepipe.schemes.fixedpoint import magnitude_bits
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
-from hepipe.schemes.ledger import Ledger, check_choices, row_features
+from hepipe.schemes.ledger import Ledger, check_choices, check_gap, check_thresholds, row_features
 from hepipe.schemes.masks import check_masked_product
-from hepipe.schemes.parameters import TAIL_SIGMAS, CkksParameters, Parameters
+from hepipe.schemes.parameters import STATISTICAL_BITS, TAIL_SIGMAS, CkksParameters, Parameters
 
 KEY_ID = "0" * 32
 _LINEAR = Feature.ADD | Feature.MUL_PLAIN
@@ -40,6 +41,7 @@ class DryEvaluator(Ledger):
     peak_bits     the most bits a value, scaled, occupies anywhere in the circuit, results included
     lowest_level  the lowest level that any value reaches
     revealed      what the rounds show to the key holder besides the result
+    undecided     the error of some value reaches the gap that ``negative`` was promised: any result may be wrong
     """
 
     def __init__(self, parameters: Parameters, policy: str = "polynomial") -> None:
@@ -53,6 +55,7 @@ class DryEvaluator(Ledger):
         self.features = _FEATURES["paillier" if getattr(parameters, "exact", False) else parameters.name]
         self.features |= row_features(parameters)
         self.revealed: list[str] = []
+        self.undecided = False
 
     def fresh(self, shape: tuple[int, int], bound: Plain) -> CipherTensor:
         """An input of ``shape`` with |value| <= ``bound``, as the encryptor would make it."""
@@ -65,7 +68,8 @@ class DryEvaluator(Ledger):
 
     def error_bound(self, x: CipherTensor) -> float:
         """The largest error of any value of ``x``: worst case of the rounding plus five sigma of the noise."""
-        return float(np.max(x.data[0] + TAIL_SIGMAS * x.data[1]))
+        error = float(np.max(x.data[0] + TAIL_SIGMAS * x.data[1]))
+        return max(error, 2 * float(np.max(x.bound))) if self.undecided else error
 
     def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:
         """x * y; on an additive scheme one masked round."""
@@ -114,6 +118,45 @@ class DryEvaluator(Ledger):
         error = np.stack([np.full(shape[1], groups * 2.0 ** -(scale + 1)), np.zeros(shape[1])])
         result = self._result(error, shape, costs.level, scale, np.repeat(bound, shape[1]))
         return replace(result, blinded=groups)
+
+    def at_most(self, bits: CipherTensor, thresholds: Sequence[Threshold]) -> CipherTensor:
+        """One comparison a threshold; on an additive scheme one round, which needs one sample per ciphertext."""
+        if self.parameters.name == "ckks":
+            return super().at_most(bits, thresholds)  # type: ignore[no-any-return]
+        self._own(bits)
+        widths = [len(t.columns) for t in check_thresholds(bits, thresholds)]
+        return self._tests(bits.shape[0], widths)
+
+    def negative(self, x: CipherTensor, gap: Plain) -> CipherTensor:
+        """One comparison a value; on an additive scheme two rounds, which need one sample per ciphertext."""
+        if self.parameters.name == "ckks":
+            return super().negative(x, gap)  # type: ignore[no-any-return]
+        self._own(x)
+        error = x.data[0] + TAIL_SIGMAS * x.data[1]
+        self.undecided |= bool((error >= check_gap(x, gap)).any())
+        (samples, values), width = x.shape, magnitude_bits(x.bound, x.log_scale)
+        if self.parameters.name == "paillier":
+            self._room(np.array([1.0]), x.level, float(width + STATISTICAL_BITS + 2), "negative")
+            self._count("mask", x.shape)
+            self._exchange(2, (samples, values), (samples, values * (width + 1)))
+        return self._tests(samples, [width] * values)
+
+    def _tests(self, samples: int, widths: list[int]) -> CipherTensor:
+        shape, tests = (samples, len(widths)), (samples, sum(widths) + len(widths))
+        if self.parameters.name == "paillier":
+            if self.parameters.slots != 1:
+                raise Unsupported("a comparison needs one sample per ciphertext: plan with lanes=1")
+            self._count("rerandomize", tests)
+            self._exchange(4 + 2 * len(widths), tests, shape)
+        self._count("blind", tests)
+        return self._answers(np.zeros((2, len(widths))), shape)
+
+    def _exchange(self, head: int, request: tuple[int, int], reply: tuple[int, int]) -> None:
+        """One round: a request of so many ciphertexts after ``head`` bytes, answered by fresh ones."""
+        self.rounds += 1
+        self._count("encrypt", reply)
+        self.bytes_down += HEADER_BYTES + head + body_bytes(self.parameters, request, 0)
+        self.bytes_up += HEADER_BYTES + body_bytes(self.parameters, reply, 0)
 
     def _result(
         self, data: Any, shape: tuple[int, int], level: int, log_scale: float, bound: FloatArray
