@@ -153,6 +153,13 @@ def test_a_tree_predicts_as_in_the_clear_and_tells_no_scores(scheme: str) -> Non
     assert not hasattr(clf, "decision_function")
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_tree_on_constant_columns_predicts_the_commonest_label(scheme: str) -> None:
+    tree = make_pipeline(Binner(7), DecisionTreeClassifier(max_depth=3))
+    clf = fast(EncryptedClassifier, tree, scheme=scheme).fit(np.ones((5, 2)), ["a", "b", "b", "a", "b"])
+    assert clf.predict(np.ones((3, 2))).tolist() == ["b", "b", "b"]
+
+
 def test_what_the_inner_estimator_lacks_is_not_offered() -> None:
     assert hasattr(fast(EncryptedClassifier), "predict_proba")
     assert not hasattr(fast(EncryptedClassifier, SVC()), "predict_proba")
