@@ -227,6 +227,20 @@ def test_a_tree_of_one_leaf_is_padded_too() -> None:
     assert model_of(estimator).trees.values.tolist() == [2.5, 2.5]
 
 
+@pytest.mark.parametrize("scheme", ["clear", "ckks", "paillier"])
+@pytest.mark.parametrize(
+    "estimator", [DecisionTreeRegressor(max_depth=2), RandomForestRegressor(2, max_depth=1)], ids=["tree", "forest"]
+)
+def test_constant_columns_make_a_constant_tree(estimator: Any, scheme: str) -> None:
+    constant = np.tile([50.0, 1.0, 80.0, 0.5], (20, 1))
+    steps = make_pipeline(Binner(5), estimator).fit(constant, np.full(20, 7.25))
+    assert [len(grid) for grid in steps[0].grids_] == [0, 0, 0, 0]
+    model = hepipe.from_sklearn(steps, SCHEMA)
+    assert model.profile.prepare(FRESH).tolist() == [[1.0]] * len(FRESH)
+    rows = np.concatenate([[SCHEMA.low, SCHEMA.high], FRESH[:2]])
+    assert np.abs(predicted(model, rows, scheme) - 7.25).max() < 2.0**-20
+
+
 def test_one_message_serves_every_model_on_the_grids() -> None:
     estimators = [DecisionTreeClassifier(max_depth=3, random_state=seed, splitter="random") for seed in (1, 2)]
     models = [model_of(fitted(estimator, BINARY)) for estimator in estimators]
