@@ -173,7 +173,8 @@ def test_what_needs_no_round_passes_through() -> None:
         ev.rerandomize(ev.add(ev.sub(ev.matmul_plain(ev.mul_plain(x, 2.0), np.eye(2)), 1.0), 0.5))
     )
     assert np.abs(values - [[1.5, 3.5]]).max() < 1e-6
-    for call in (lambda: ev.sum_samples(x), lambda: ev.refresh(x), lambda: ev.ask(SIGMOID, x)):
+    assert np.abs(decryptor().decrypt(ev.sum_samples(ev.join([x, x]))) - [[1.0, 2.0, 1.0, 2.0]]).max() < 1e-6
+    for call in (lambda: ev.rotate(x, 1), lambda: ev.ask(SIGMOID, x)):
         with pytest.raises(Unsupported):
             call()
     assert ev.parameters == LANE

@@ -111,22 +111,22 @@ def answer_masked_factors(
     (squares,) = struct.unpack_from(">I", frame.body)
     if squares > frame.features or (frame.features - squares) % 2:
         raise MalformedFrame(f"{squares} squares among {frame.features} factors do not make products")
-    integers, scale, bound = decrypt_masked(frame, frame.body[4:], bundle, decryptor)
+    integers, scale, bound = masked_integers(frame, frame.body[4:], bundle, decryptor)
     left, right = np.split(integers[:, squares:], 2, axis=1)
     products = np.concatenate([integers[:, :squares] ** 2, left * right], axis=1)
     answers = encryptor.encrypt_integers(products, bound, log_scale=scale, level=0)
     return pack_round(Kind.MASKED_PRODUCTS, answers, bundle)
 
 
-def decrypt_masked(
+def masked_integers(
     frame: Frame, body: bytes, bundle: PublicBundle, decryptor: PaillierDecryptor
 ) -> tuple[IntegerArray, int, float]:
-    """Client: the masked integers of a request, and a scale and a bound that hold any of them."""
+    """Client: the masked integers of a request, and a scale and a bound at which any such integer can be encrypted."""
     room = decryptor.parameters.capacity_bits(0)
     # Masked values are larger than a double can say: state their bound at a scale that leaves 2**500.
     scale, bound = max(int(room) - 501, 0), 2.0 ** min(room - 1, 500)
     rows, shape = unpack_ciphertexts(frame, body, bundle), (frame.samples, frame.features)
-    masked = CipherTensor(rows, shape, frame.level, scale, np.full(frame.features, bound), bundle.key_id)
+    masked = CipherTensor(rows, shape, 0, scale, np.full(frame.features, bound), bundle.key_id)
     return decryptor.decrypt_integers(masked), scale, bound
 
 

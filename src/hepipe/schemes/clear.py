@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from hepipe.errors import KeyMismatch, OutOfRange, ScaleMismatch
 from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, KeySet, Plain, Threshold
-from hepipe.schemes.fixedpoint import from_fixed, to_fixed
-from hepipe.schemes.ledger import Ledger, check_choices, check_fresh, check_gap, check_thresholds, check_values
+from hepipe.schemes.checks import check_choices, check_fresh, check_gap, check_thresholds, check_values
+from hepipe.schemes.fixedpoint import from_fixed, shift, to_fixed
+from hepipe.schemes.ledger import Ledger
 from hepipe.schemes.parameters import ClearParameters
 
 
@@ -108,6 +109,13 @@ class ClearEvaluator(Ledger):
         bound, scale = fn.bound(x.bound), self.parameters.log_scale
         values = fn.exact(from_fixed(x.data, x.log_scale) if self.parameters.exact else x.data)
         return self._result(self._encode(values, scale), x.shape, self.parameters.depth, scale, bound)
+
+    def refresh(self, x: CipherTensor) -> CipherTensor:
+        """x at the full level and the base scale, without a round: there is nobody to hide it from. Price 0 / 0."""
+        self._own(x)
+        depth, scale = self.parameters.depth, self.parameters.log_scale
+        data = shift(x.data, int(x.log_scale - scale)) if self.parameters.exact else x.data
+        return self._result(data, x.shape, depth, scale, x.bound)
 
     def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
         """The values of the columns of cost zero, where it stands for Paillier's: see ``ClearScheme.evaluator``."""

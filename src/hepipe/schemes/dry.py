@@ -17,10 +17,12 @@ import numpy.typing as npt
 
 from hepipe.errors import Unsupported
 from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, Plain, Threshold
+from hepipe.schemes.checks import check_choices, check_gap, check_room, check_thresholds, row_features
 from hepipe.schemes.fixedpoint import magnitude_bits
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
-from hepipe.schemes.ledger import Ledger, check_choices, check_gap, check_thresholds, row_features
-from hepipe.schemes.masks import check_masked_product
+from hepipe.schemes.ledger import Ledger
+from hepipe.schemes.mask_room import LEAST_BITS, mask_room
+from hepipe.schemes.masks import check_masked_product, mask_bits_for
 from hepipe.schemes.parameters import STATISTICAL_BITS, TAIL_SIGMAS, CkksParameters, Parameters
 
 KEY_ID = "0" * 32
@@ -42,6 +44,7 @@ class DryEvaluator(Ledger):
     lowest_level  the lowest level that any value reaches
     revealed      what the rounds show to the key holder besides the result
     undecided     the error of some value reaches the gap that ``negative`` was promised: any result may be wrong
+    hidden_bits   the fewest bits by which the mask of a refresh exceeds what it hides; infinite where there is none
     """
 
     def __init__(self, parameters: Parameters, policy: str = "polynomial") -> None:
@@ -49,7 +52,7 @@ class DryEvaluator(Ledger):
         self.key_id = KEY_ID
         self.operations: Counter[str] = Counter()
         self.rounds = self.bytes_up = self.bytes_down = 0
-        self.peak_bits = 0.0
+        self.peak_bits, self.hidden_bits = 0.0, math.inf
         self.lowest_level = parameters.depth
         self.policy = policy
         self.features = _FEATURES["paillier" if getattr(parameters, "exact", False) else parameters.name]
@@ -102,6 +105,43 @@ class DryEvaluator(Ledger):
         limits, parameters = fn.bound(x.bound), self.parameters
         self._room(limits, parameters.depth, parameters.log_scale, fn.name)
         return CipherTensor(error, x.shape, parameters.depth, parameters.log_scale, limits, KEY_ID)
+
+    def refresh(self, x: CipherTensor) -> CipherTensor:
+        """x at the full level and the base scale, one round; without encryption none."""
+        self._own(x)
+        depth, scale = self.parameters.depth, self.parameters.log_scale
+        if isinstance(self.parameters, CkksParameters):
+            error = self._refreshed(x, self.parameters)
+        elif self.parameters.name == "paillier":
+            error = self._truncated(x)
+        else:
+            error = x.data
+        return self._result(error, x.shape, depth, scale, x.bound)
+
+    def _refreshed(self, x: CipherTensor, parameters: CkksParameters) -> Any:
+        """An encryption of zero before, a fresh one after, which covers a unit of a coefficient for the scale."""
+        room = mask_room(parameters, x.bound, x.log_scale, x.level, seen=self.policy == "client")
+        self._refresh_round(x.shape, room.level)
+        self.hidden_bits = min(self.hidden_bits, room.bits)
+        if room.bits < LEAST_BITS:
+            self.revealed.append(f"refreshed values, under masks of {room.bits:.0f} bits only")
+        before, (_, after) = parameters.product_error(x.log_scale, room.level), parameters.fresh_error()
+        return np.stack([x.data[0], np.sqrt(x.data[1] ** 2 + before**2 + after**2)])
+
+    def _truncated(self, x: CipherTensor) -> Any:
+        if self.parameters.slots != 1:
+            raise Unsupported("a mask for each sample needs one sample per ciphertext: plan with lanes=1")
+        check_room(self.parameters, np.array([2.0]), x.level, mask_bits_for(x.bound, x.log_scale), "mask")
+        self._refresh_round(x.shape, 0)
+        self.hidden_bits = min(self.hidden_bits, STATISTICAL_BITS)
+        return np.stack([x.data[0] + 2.0**-self.parameters.log_scale, x.data[1]])
+
+    def _refresh_round(self, shape: tuple[int, int], level: int) -> None:
+        for name in ("mask", "rerandomize", "encrypt"):
+            self._count(name, shape)
+        self.rounds += 1
+        self.bytes_down += HEADER_BYTES + body_bytes(self.parameters, shape, level)
+        self.bytes_up += HEADER_BYTES + body_bytes(self.parameters, shape, self.parameters.depth, fresh=True)
 
     def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
         """The values whose costs are zero, where the scheme can blind the others."""

@@ -41,6 +41,8 @@ class Kind(enum.IntEnum):
     BITS = 7
     ZERO_TESTS = 8
     ZEROS_FOUND = 9
+    MASKED_VALUES = 12
+    REFRESHED = 13
 
 
 @dataclass(frozen=True)

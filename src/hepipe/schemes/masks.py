@@ -6,7 +6,7 @@ import math
 
 from hepipe.errors import OutOfRange
 from hepipe.schemes.base import CipherTensor, FloatArray
-from hepipe.schemes.ledger import log2_bound
+from hepipe.schemes.checks import log2_bound
 from hepipe.schemes.parameters import STATISTICAL_BITS, Parameters
 
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain, blocks
+from hepipe.schemes.checks import check_values, log2_bound, row_features
 from hepipe.schemes.fixedpoint import GUARD_UNITS, from_fixed, to_fixed
 from hepipe.schemes.lanes import Mpz, pack, signed, unpack
-from hepipe.schemes.ledger import check_values, log2_bound, row_features
 from hepipe.schemes.paillier_checks import (
     IntegerArray,
     block_spans,

@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from hepipe.errors import InsecureParameters, ScaleMismatch, ShapeMismatch, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, not_supported
-from hepipe.schemes.fixedpoint import to_fixed
+from hepipe.schemes.checks import check_choices, row_features
+from hepipe.schemes.fixedpoint import shift, to_fixed
 from hepipe.schemes.lanes import Mpz, pack, repunit
-from hepipe.schemes.ledger import Ledger, check_choices, row_features
+from hepipe.schemes.ledger import Ledger
 from hepipe.schemes.masks import mask_bits_for
 from hepipe.schemes.multiexp import WeightedSums
 from hepipe.schemes.paillier_checks import IntegerArray, block_spans, whole_bits
@@ -199,6 +200,22 @@ class PaillierEvaluator(Ledger):
         """
         difference = self.sub(below, high)
         return self._answers(self._add_integers(difference, (masks >> width) + 1), below.shape)
+
+    def unmask_refreshed(self, refreshed: CipherTensor, x: CipherTensor, masks: IntegerArray) -> CipherTensor:
+        """x at the base scale and the full level, from the key holder's encryption of floor((x + r) / 2**k).
+
+        k is what the scale of x has over the base scale. Taking off floor(r / 2**k) leaves floor(x / 2**k) or one unit
+        more: an error below one unit of the base scale, and zero on average (Mohassel and Zhang, SecureML, IEEE S&P
+        2017, section 4.1).
+        """
+        self._pair(refreshed, x)
+        self._single_lane("unmask_refreshed")
+        unit = 2.0**-refreshed.log_scale
+        bound = x.bound + unit
+        self._room(bound, refreshed.level, refreshed.log_scale, "refresh")
+        shifted = shift(masks, whole_bits(x.log_scale) - whole_bits(refreshed.log_scale))
+        data = self._add_integers(refreshed, -shifted)
+        return self._result(data, x.shape, refreshed.level, refreshed.log_scale, bound)
 
     def _crossed(self, x: CipherTensor, y: CipherTensor, i: int, r: Iterable[int], s: Iterable[int]) -> list[Mpz]:
         n_squared = self.public.n_squared
