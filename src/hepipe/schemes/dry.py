@@ -71,9 +71,7 @@ class DryEvaluator(Ledger):
     def mul_pairs(self, pairs: Sequence[tuple[CipherTensor, CipherTensor]]) -> list[CipherTensor]:
         """Independent products; on an additive scheme one masked round, which needs one sample per ciphertext."""
         products = [super(DryEvaluator, self).mul(x, y) for x, y in pairs]
-        if self.parameters.name == "paillier":
-            if self.parameters.slots != 1:
-                raise Unsupported("a masked product needs one sample per ciphertext: plan with lanes=1")
+        if self._one_lane("a masked product"):
             self._round(pairs)
         return products
 
@@ -126,17 +124,21 @@ class DryEvaluator(Ledger):
         error = x.data[0] + TAIL_SIGMAS * x.data[1]
         self.undecided |= bool((error >= check_gap(x, gap)).any())
         (samples, values), width = x.shape, magnitude_bits(x.bound, x.log_scale)
-        if self.parameters.name == "paillier":
+        if self._one_lane("a comparison"):
             self._room(np.array([1.0]), x.level, float(width + STATISTICAL_BITS + 2), "negative")
             self._count("mask", x.shape)
             self._exchange(2, (samples, values), (samples, values * (width + 1)))
         return self._tests(samples, [width] * values)
 
+    def _one_lane(self, operation: str) -> bool:
+        """Whether ``operation`` takes rounds; Unsupported if samples share the ciphertexts that it would mask."""
+        if self.parameters.name == "paillier" and self.parameters.slots != 1:
+            raise Unsupported(f"{operation} needs one sample per ciphertext: plan with lanes=1")
+        return self.parameters.name == "paillier"
+
     def _tests(self, samples: int, widths: list[int]) -> CipherTensor:
         shape, tests = (samples, len(widths)), (samples, sum(widths) + len(widths))
-        if self.parameters.name == "paillier":
-            if self.parameters.slots != 1:
-                raise Unsupported("a comparison needs one sample per ciphertext: plan with lanes=1")
+        if self._one_lane("a comparison"):
             self._count("rerandomize", tests)
             self._exchange(4 + 2 * len(widths), tests, shape)
         self._count("blind", tests)
