@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +85,13 @@ class PublicBundle:
     def key_id(self) -> str:
         """The id of the public key."""
         return str(self.public.key_id)
+
+
+class Threshold(NamedTuple):
+    """The comparison x <= value, for the whole number x >= 0 whose bits, least first, are these columns."""
+
+    columns: Sequence[int]
+    value: int
 
 
 class Exact(Protocol):
@@ -176,6 +183,14 @@ class Evaluator(Protocol):
 
     def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
         """values[k] of the one column k whose cost is zero, for whole-number costs. Price 0 / 0."""
+        ...
+
+    def at_most(self, bits: CipherTensor, thresholds: Sequence[Threshold]) -> CipherTensor:
+        """[number <= threshold] in {0, 1}, a column a threshold, for numbers given by their bits. Price - / 1."""
+        ...
+
+    def negative(self, x: CipherTensor, gap: Plain) -> CipherTensor:
+        """[x < 0] in {0, 1} where |x| >= gap > 0; the gap bounds the error that x may carry. Price - / 2."""
         ...
 
     def refresh(self, x: CipherTensor) -> CipherTensor:

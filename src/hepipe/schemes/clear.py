@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hepipe.errors import KeyMismatch, ScaleMismatch
-from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, KeySet, Plain
+from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, KeySet, Plain, Threshold
 from hepipe.schemes.fixedpoint import from_fixed, to_fixed
-from hepipe.schemes.ledger import Ledger, check_choices, check_fresh, check_values
+from hepipe.schemes.ledger import Ledger, check_choices, check_fresh, check_gap, check_thresholds, check_values
 from hepipe.schemes.parameters import ClearParameters
 
 
@@ -50,9 +50,12 @@ class ClearScheme:
         """A decryptor that only unscales."""
         return ClearDecryptor(self.parameters, secret)
 
-    def evaluator(self, keys: KeySet, policy: str = "polynomial") -> ClearEvaluator:
-        """The reference evaluator; with policy "client" it computes what a key holder would be asked for."""
-        return ClearEvaluator(self.parameters, keys.public.key_id, policy)
+    def evaluator(self, keys: KeySet, policy: str = "polynomial", *, selects: bool = False) -> ClearEvaluator:
+        """The reference evaluator; with policy "client" it computes what a key holder would be asked for.
+
+        selects  take the circuits of a scheme that selects, as Paillier does; the integer reference always does
+        """
+        return ClearEvaluator(self.parameters, keys.public.key_id, policy, selects)
 
 
 class ClearEncryptor:
@@ -90,10 +93,12 @@ class ClearDecryptor:
 class ClearEvaluator(Ledger):
     """NumPy arithmetic under the common bookkeeping."""
 
-    def __init__(self, parameters: ClearParameters, key_id: str, policy: str = "polynomial") -> None:
+    def __init__(
+        self, parameters: ClearParameters, key_id: str, policy: str = "polynomial", selects: bool = False
+    ) -> None:
         self.parameters: ClearParameters = parameters
         self.key_id, self.policy = key_id, policy
-        self.features = ClearScheme.features | (Feature.SELECT if parameters.exact else Feature(0))
+        self.features = ClearScheme.features | (Feature.SELECT if parameters.exact or selects else Feature(0))
 
     def sum_samples(self, x: CipherTensor) -> CipherTensor:
         """The sum over all samples, shape (1, features). Price 0 / 0."""
@@ -112,15 +117,35 @@ class ClearEvaluator(Ledger):
         return self._result(self._encode(values, scale), x.shape, self.parameters.depth, scale, bound)
 
     def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
-        """The value of the column whose cost is zero; only with ``exact``, where it stands for Paillier's."""
-        if not self.parameters.exact:
+        """The value of the column whose cost is zero, where it stands for Paillier's: see ``ClearScheme.evaluator``."""
+        if Feature.SELECT not in self.features:
             return super().select(costs, values)  # type: ignore[no-any-return]
         self._own(costs)
         array = check_choices(costs, values)
         rows = np.array([[array[int(np.flatnonzero(row == 0)[0])]] for row in costs.data])
-        data = to_fixed(rows, self.parameters.log_plain_scale)
+        data = self._encode(rows, self.parameters.log_plain_scale)
         bound = np.array([np.abs(array).max()])
         return self._result(data, (costs.shape[0], 1), costs.level, self.parameters.log_plain_scale, bound)
+
+    def at_most(self, bits: CipherTensor, thresholds: Sequence[Threshold]) -> CipherTensor:
+        """[number <= threshold], a column a threshold. Price 0 / 0."""
+        self._own(bits)
+        unit = 2 ** int(bits.log_scale) if self.parameters.exact else 1
+        columns = []
+        for places, value in check_thresholds(bits, thresholds):
+            number = sum(bits.data[:, place] * 2**i for i, place in enumerate(places))
+            columns.append(number <= value * unit)
+        return self._answers(np.column_stack(columns) * self._one, (bits.shape[0], len(columns)))
+
+    def negative(self, x: CipherTensor, gap: Plain) -> CipherTensor:
+        """[x < 0], also within the gap. Price 0 / 0."""
+        self._own(x)
+        check_gap(x, gap)
+        return self._answers((x.data < 0) * self._one, x.shape)
+
+    @property
+    def _one(self) -> Any:
+        return np.array(1, dtype=object) if self.parameters.exact else 1.0
 
     def _take(self, x: CipherTensor, columns: list[int]) -> Any:
         return x.data[:, columns]

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hepipe.errors import OutOfRange, Unsupported
-from hepipe.schemes.base import CipherTensor, Evaluator, Exact, Feature, FloatArray, Plain
+from hepipe.schemes.base import CipherTensor, Evaluator, Exact, Feature, FloatArray, Plain, Threshold
+from hepipe.schemes.fixedpoint import magnitude_bits
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
-from hepipe.schemes.ledger import Ledger, check_choices
-from hepipe.schemes.parameters import TAIL_SIGMAS, Parameters
+from hepipe.schemes.ledger import Ledger, check_choices, check_gap, check_thresholds
+from hepipe.schemes.parameters import STATISTICAL_BITS, TAIL_SIGMAS, Parameters
 
 KEY_ID = "0" * 32
 _LINEAR = Feature.ADD | Feature.MUL_PLAIN
@@ -34,6 +35,7 @@ class DryEvaluator(Ledger):
     peak_bits     the most bits a value, scaled, occupies anywhere in the circuit, results included
     lowest_level  the lowest level that any value reaches
     revealed      what the rounds show to the key holder besides the result
+    undecided     the error of some value reaches the gap that ``negative`` was promised: any result may be wrong
     """
 
     def __init__(self, parameters: Parameters, policy: str = "polynomial") -> None:
@@ -46,6 +48,7 @@ class DryEvaluator(Ledger):
         self.policy = policy
         self.features = _FEATURES["paillier" if getattr(parameters, "exact", False) else parameters.name]
         self.revealed: list[str] = []
+        self.undecided = False
 
     def fresh(self, shape: tuple[int, int], bound: Plain) -> CipherTensor:
         """An input of ``shape`` with |value| <= ``bound``, as the encryptor would make it."""
@@ -58,7 +61,8 @@ class DryEvaluator(Ledger):
 
     def error_bound(self, x: CipherTensor) -> float:
         """The largest error of any value of ``x``: worst case of the rounding plus five sigma of the noise."""
-        return float(np.max(x.data[0] + TAIL_SIGMAS * x.data[1]))
+        error = float(np.max(x.data[0] + TAIL_SIGMAS * x.data[1]))
+        return max(error, 2 * float(np.max(x.bound))) if self.undecided else error
 
     def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:
         """x * y; on an additive scheme one masked round."""
@@ -67,9 +71,7 @@ class DryEvaluator(Ledger):
     def mul_pairs(self, pairs: Sequence[tuple[CipherTensor, CipherTensor]]) -> list[CipherTensor]:
         """Independent products; on an additive scheme one masked round, which needs one sample per ciphertext."""
         products = [super(DryEvaluator, self).mul(x, y) for x, y in pairs]
-        if self.parameters.name == "paillier":
-            if self.parameters.slots != 1:
-                raise Unsupported("a masked product needs one sample per ciphertext: plan with lanes=1")
+        if self._one_lane("a masked product"):
             self._round(pairs)
         return products
 
@@ -105,6 +107,49 @@ class DryEvaluator(Ledger):
         bound = np.full(costs.shape[1], np.abs(array).max())
         result = self._result(error, costs.shape, costs.level, scale, bound)
         return replace(result, blinded=True)
+
+    def at_most(self, bits: CipherTensor, thresholds: Sequence[Threshold]) -> CipherTensor:
+        """One comparison a threshold; on an additive scheme one round, which needs one sample per ciphertext."""
+        if self.parameters.name == "ckks":
+            return super().at_most(bits, thresholds)  # type: ignore[no-any-return]
+        self._own(bits)
+        widths = [len(t.columns) for t in check_thresholds(bits, thresholds)]
+        return self._tests(bits.shape[0], widths)
+
+    def negative(self, x: CipherTensor, gap: Plain) -> CipherTensor:
+        """One comparison a value; on an additive scheme two rounds, which need one sample per ciphertext."""
+        if self.parameters.name == "ckks":
+            return super().negative(x, gap)  # type: ignore[no-any-return]
+        self._own(x)
+        error = x.data[0] + TAIL_SIGMAS * x.data[1]
+        self.undecided |= bool((error >= check_gap(x, gap)).any())
+        (samples, values), width = x.shape, magnitude_bits(x.bound, x.log_scale)
+        if self._one_lane("a comparison"):
+            self._room(np.array([1.0]), x.level, float(width + STATISTICAL_BITS + 2), "negative")
+            self._count("mask", x.shape)
+            self._exchange(2, (samples, values), (samples, values * (width + 1)))
+        return self._tests(samples, [width] * values)
+
+    def _one_lane(self, operation: str) -> bool:
+        """Whether ``operation`` takes rounds; Unsupported if samples share the ciphertexts that it would mask."""
+        if self.parameters.name == "paillier" and self.parameters.slots != 1:
+            raise Unsupported(f"{operation} needs one sample per ciphertext: plan with lanes=1")
+        return self.parameters.name == "paillier"
+
+    def _tests(self, samples: int, widths: list[int]) -> CipherTensor:
+        shape, tests = (samples, len(widths)), (samples, sum(widths) + len(widths))
+        if self._one_lane("a comparison"):
+            self._count("rerandomize", tests)
+            self._exchange(4 + 2 * len(widths), tests, shape)
+        self._count("blind", tests)
+        return self._answers(np.zeros((2, len(widths))), shape)
+
+    def _exchange(self, head: int, request: tuple[int, int], reply: tuple[int, int]) -> None:
+        """One round: a request of so many ciphertexts after ``head`` bytes, answered by fresh ones."""
+        self.rounds += 1
+        self._count("encrypt", reply)
+        self.bytes_down += HEADER_BYTES + head + body_bytes(self.parameters, request, 0)
+        self.bytes_up += HEADER_BYTES + body_bytes(self.parameters, reply, 0)
 
     def _result(
         self, data: Any, shape: tuple[int, int], level: int, log_scale: float, bound: FloatArray

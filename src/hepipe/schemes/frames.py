@@ -37,6 +37,10 @@ class Kind(enum.IntEnum):
     MASKED_FACTORS = 3
     MASKED_PRODUCTS = 4
     QUESTION = 5
+    MASKED_NUMBERS = 6
+    BITS = 7
+    ZERO_TESTS = 8
+    ZEROS_FOUND = 9
 
 
 @dataclass(frozen=True)

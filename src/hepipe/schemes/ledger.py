@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hepipe.errors import KeyMismatch, OutOfRange, ScaleMismatch, ShapeMismatch, Unsupported
-from hepipe.schemes.base import CipherTensor, Feature, FloatArray, Plain, not_supported
+from hepipe.schemes.base import CipherTensor, Feature, FloatArray, Plain, Threshold, not_supported
 from hepipe.schemes.parameters import Parameters, spend
 
 SCALE_TOLERANCE = 2.0**-36
@@ -105,6 +105,7 @@ class Ledger:
         return replace(parts[0], data=self._join(parts), shape=shape, bound=bound)
 
     select = not_supported("this scheme selects by products of indicators: see circuits.selection")
+    at_most = negative = not_supported("this scheme compares by sign polynomials: see circuits.sign")
     sum_samples = not_supported("sums over samples are not part of this evaluator")
     refresh = not_supported("refresh takes a round with the key holder: wrap the evaluator in Interactive")
     ask = not_supported("ask takes a round with the key holder: wrap the evaluator in Interactive")
@@ -203,6 +204,12 @@ class Ledger:
     def _at(self, x: CipherTensor, level: int) -> CipherTensor:
         return x if x.level == level else replace(x, data=self._drop(x, level), level=level)
 
+    def _answers(self, data: Any, shape: tuple[int, int]) -> CipherTensor:
+        """What comparisons return: 0 and 1, fresh; whole numbers where scales only ever grow."""
+        depth = self.parameters.depth
+        scale = self.parameters.log_scale if self.parameters.rescale_bits(depth) else 0.0
+        return self._result(data, shape, depth, scale, np.ones(shape[1]))
+
     def _room(self, bound: FloatArray, level: int, log_scale: float, operation: str) -> None:
         check_room(self.parameters, bound, level, log_scale, operation)
 
@@ -271,6 +278,24 @@ def check_choices(costs: CipherTensor, values: npt.ArrayLike) -> FloatArray:
     if array.shape != (costs.shape[1],):
         raise ShapeMismatch(f"values of shape {array.shape} for {costs.shape[1]} columns: give one a column")
     return array
+
+
+def check_thresholds(bits: CipherTensor, thresholds: Sequence[Threshold]) -> list[Threshold]:
+    """The comparisons of ``at_most``: at least one, each of at least one column of ``bits`` with a whole number."""
+    checked = [Threshold([int(column) for column in t.columns], int(t.value)) for t in thresholds]
+    if not checked or not all(t.columns and all(0 <= c < bits.shape[1] for c in t.columns) for t in checked):
+        raise ShapeMismatch(f"thresholds that name no column of {bits.shape[1]}: give each the columns of its bits")
+    if any(t.value != given.value for t, given in zip(checked, thresholds, strict=True)):
+        raise OutOfRange("whole numbers are compared with whole thresholds: x <= t is x <= floor(t)")
+    return checked
+
+
+def check_gap(x: CipherTensor, gap: Plain) -> FloatArray:
+    """The gaps of ``negative``, one a feature; OutOfRange unless they are positive."""
+    gaps = _limits(gap, x.shape[1])
+    if (gaps == 0).any():
+        raise OutOfRange("a gap of 0 promises nothing: give the least |x| that must be told from zero")
+    return gaps
 
 
 def _finite(array: FloatArray) -> FloatArray:

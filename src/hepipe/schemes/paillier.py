@@ -15,11 +15,10 @@ import numpy.typing as npt
 
 from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain, blocks
-from hepipe.schemes.fixedpoint import from_fixed, to_fixed
+from hepipe.schemes.fixedpoint import GUARD_UNITS, from_fixed, to_fixed
 from hepipe.schemes.lanes import Mpz, pack, signed, unpack
 from hepipe.schemes.ledger import check_values
 from hepipe.schemes.paillier_checks import (
-    GUARD_UNITS,
     IntegerArray,
     block_spans,
     check_bound,
@@ -192,6 +191,17 @@ class PaillierDecryptor:
                 integers[span, feature] = self._lanes(ciphertext, span.stop - span.start)
         check_range(integers, x.bound, x.log_scale, "a decrypted value is over its bound")
         return integers
+
+    def zeros(self, ciphertexts: list[list[Mpz]]) -> IntegerArray:
+        """1 where a plaintext is zero, else 0. Price: half a decryption, 5 ms a ciphertext at 3072 bits.
+
+        Looks modulo p only, so that the time says nothing: a blinded plaintext that is not zero vanishes modulo p with
+        probability 1 / p, and who could aim at that could factor n.
+        """
+        p, square = self._secret.p, self._secret.p_squared
+        return np.array(
+            [[int(gmpy2.powmod_sec(c % square, p - 1, square) == 1) for c in row] for row in ciphertexts], dtype=object
+        )
 
     def _chosen(self, row: list[Mpz], x: CipherTensor) -> int:
         """The one value of a row that is not random; a random one is within the bound with probability 2**-2900."""

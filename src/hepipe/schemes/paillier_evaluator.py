@@ -1,7 +1,8 @@
-"""Paillier's arithmetic on ciphertexts, and the server's half of a masked product.
+"""Paillier's arithmetic on ciphertexts, and the server's half of masked products and of comparisons.
 
 Nothing here needs a secret key. A product of two ciphertexts takes a round: ``mask`` what is multiplied, let the key
-holder multiply, ``unmask_product`` what comes back.
+holder multiply, ``unmask_product`` what comes back. So does a comparison: ``blinded_tests``, let the key holder look
+for a zero, ``unflipped``.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from hepipe.schemes.multiexp import WeightedSums
 from hepipe.schemes.paillier_checks import IntegerArray, block_spans, log2_bound, whole_bits
 from hepipe.schemes.paillier_keys import PaillierPublicKey
 from hepipe.schemes.paillier_randomness import RandomnessPool, UniformSource
-from hepipe.schemes.parameters import PaillierParameters, spend
+from hepipe.schemes.parameters import STATISTICAL_BITS, PaillierParameters, spend
 
-STATISTICAL_BITS = 80
 _SHUFFLER = secrets.SystemRandom()
 
 Rows = list[list[Mpz]]
+Flips = npt.NDArray[np.int64]
 
 
 class PaillierEvaluator(Ledger):
@@ -49,6 +50,7 @@ class PaillierEvaluator(Ledger):
     mul = mul_pairs = not_supported(
         "a product of two ciphertexts takes a round with the key holder: wrap it in Interactive"
     )
+    at_most = negative = not_supported("a comparison takes rounds with the key holder: wrap it in Interactive")
     sum_samples = not_supported("samples share a ciphertext as lanes, which cannot be moved: sum at the client")
 
     def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
@@ -118,6 +120,69 @@ class PaillierEvaluator(Ledger):
             crossed = self._crossed(x, y, i, x_masks[i], y_masks[i])
             data.append([c * gmpy2.invert(d, n_squared) % n_squared for c, d in zip(row, crossed, strict=True)])
         return self._result(data, x.shape, level, scale, bound)
+
+    def blinded_tests(
+        self, bits: CipherTensor, groups: Sequence[Sequence[int]], numbers: IntegerArray
+    ) -> tuple[CipherTensor, Flips]:
+        """For every sample and group one ciphertext more than the group has bits, and secret flips.
+
+        Of the plaintexts of group g, each times a uniform factor, in random order, one is zero exactly if
+        flip XOR [x_g < numbers[:, g]], and none otherwise; x_g is the number whose bits, least first, are the columns
+        of g. The others are uniform (Damgard, Geisler, Kroigaard, ACISP 2007; the flip and the form for one number in
+        the clear as in Wu et al., PETS 2016). Unsupported with more than one lane. Price: a full exponentiation and a
+        re-randomisation a ciphertext.
+        """
+        self._own(bits)
+        self._single_lane("blinded_tests")
+        # No number is below 0; every one is below 2**bits, which is the complement of the same test.
+        size = np.array([1 << len(group) for group in groups], dtype=object)
+        beyond = (numbers >= size).astype(int)
+        numbers = np.where((numbers < 0) | (numbers >= size), 0, numbers)
+        flips = np.array([[secrets.randbits(1) for _ in groups] for _ in numbers])
+        unit, rows = 1 << whole_bits(bits.log_scale), []
+        for i, row in enumerate(bits.data):
+            tests: list[Mpz] = []
+            for g, group in enumerate(groups):
+                picked = [row[column] for column in group]
+                tests += self._blinded_test(picked, int(numbers[i, g]), 1 - 2 * int(flips[i, g]), unit)
+            rows.append(tests)
+        shape = (bits.shape[0], len(rows[0]))
+        return replace(bits, data=rows, shape=shape, bound=np.full(shape[1], math.inf)), flips ^ beyond
+
+    def _blinded_test(self, bits: list[Mpz], number: int, sign: int, unit: int) -> list[Mpz]:
+        """For sign = 1 one is zero if x < number, for sign = -1 if x >= number."""
+        n, n_squared = self.public.n, self.public.n_squared
+        encode = {k: 1 + k * unit % n * n for k in (-2, -1, 0, 1, 2)}
+        tests, differing = [], gmpy2.mpz(1)  # three times the count of places above that differ
+        for place in reversed(range(len(bits))):
+            bit, digit = bits[place], number >> place & 1
+            # Zero where x and number first differ, and in the sense asked for; never once differing >= 3.
+            tests.append(bit * encode[sign - digit] * differing % n_squared)
+            differs = encode[1] * gmpy2.invert(bit, n_squared) if digit else bit
+            differing = differing * differs**3 % n_squared
+        # 2 x + 1 and 2 number stand for x and number: never equal, so that >= is the complement of <.
+        tests.append(encode[1 + sign] * differing % n_squared)
+        powers = [gmpy2.powmod(c, 1 + secrets.randbelow(int(n) - 1), n_squared) for c in tests]
+        blinded = _products(powers, self.pool.take_many(len(powers)), n_squared)
+        _SHUFFLER.shuffle(blinded)
+        return blinded
+
+    def unflipped(self, found: Rows, flips: Flips) -> CipherTensor:
+        """flip XOR found, for the key holder's bits; fresh, log_scale 0. Price: an inversion where flipped."""
+        n, n_squared = self.public.n, self.public.n_squared
+        turned = [
+            [(1 + n) * gmpy2.invert(c, n_squared) % n_squared if flip else c for c, flip in zip(*each, strict=True)]
+            for each in zip(found, flips, strict=True)
+        ]
+        return self._answers(turned, flips.shape)
+
+    def unmask_sign(self, high: CipherTensor, below: CipherTensor, masks: IntegerArray, width: int) -> CipherTensor:
+        """[x < 0] from the parts of z = 2**width + x + mask: high = z >> width, below = [z's rest < the mask's rest].
+
+        z - mask is in [0, 2**(width + 1)), and its top bit is [x >= 0] = high - (mask >> width) - below.
+        """
+        difference = self.sub(below, high)
+        return self._answers(self._add_integers(difference, (masks >> width) + 1), below.shape)
 
     def _crossed(self, x: CipherTensor, y: CipherTensor, i: int, r: Iterable[int], s: Iterable[int]) -> list[Mpz]:
         n_squared = self.public.n_squared

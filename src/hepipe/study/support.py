@@ -30,4 +30,6 @@ def support_table() -> pd.DataFrame:
 def _cell(evaluator: Any, name: str) -> str:
     if not hasattr(getattr(evaluator, name), "reason"):
         return "yes"
-    return "by rounds" if name in Interactive.by_rounds else "no"
+    additive = hasattr(evaluator.mul, "reason")
+    by_rounds = Interactive.by_rounds | (Interactive.by_rounds_if_additive if additive else set())
+    return "by rounds" if name in by_rounds else "no"
