@@ -53,9 +53,10 @@ class Stage:
 def negative(ev: Evaluator, x: CipherTensor, gap: npt.ArrayLike, error_bits: float) -> CipherTensor:
     """[x < 0]: 1 or 0 up to 2**-error_bits, for gap <= |x| <= x.bound, the gap per feature or one for all.
 
-    Always in [0, 1], within the gap as well, so that what is selected by it is a mean of what is there. Price: ``price(alpha, error_bits)`` levels for alpha the
-    largest log2(bound / gap), and one more where some bound is not 1: fold 1 / bound into the linear map before.
-    Reveals nothing but the result. Unsupported on additive schemes, which compare by rounds.
+    Always in [0, 1], within the gap as well, so that what it selects is a mean of what there is. Price:
+    ``price(alpha, error_bits)`` levels for alpha the largest log2(bound / gap), and one more where some bound is not 1:
+    fold 1 / bound into the linear map before. Reveals nothing but the result. Unsupported on additive schemes, which
+    compare by rounds.
     """
     if Feature.SELECT in ev.features or Feature.MUL not in ev.features:
         raise Unsupported("the sign polynomial takes a levelled scheme: an additive one compares by rounds")
