@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.cluster import AgglomerativeClustering, KMeans, MiniBatchKMeans
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
@@ -22,6 +23,7 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import (
+    check_clusterer_compute_labels_predict,
     check_dataframe_column_names_consistency,
     check_regressor_multioutput,
     estimator_checks_generator,
@@ -34,7 +36,7 @@ from hepipe.models.schema import Column, Schema
 from hepipe.models.tree_profile import Binner
 from hepipe.protocol.parties import Client
 from hepipe.study import estimators
-from hepipe.study.estimators import BATCH, EncryptedClassifier, EncryptedRegressor, Parties
+from hepipe.study.estimators import BATCH, EncryptedClassifier, EncryptedClusterer, EncryptedRegressor, Parties
 from hepipe.study.plan import plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -77,6 +79,9 @@ def pickled(estimator: Any) -> Any:
         fast(EncryptedRegressor),
         fast(EncryptedRegressor, Lasso(0.1)),
         fast(EncryptedRegressor, make_pipeline(Binner(7), DecisionTreeRegressor(max_depth=3, random_state=0))),
+        fast(EncryptedClusterer, KMeans(3, random_state=0)),
+        fast(EncryptedClusterer, make_pipeline(SimpleImputer(), StandardScaler(), KMeans(2, random_state=0))),
+        fast(EncryptedClusterer, MiniBatchKMeans(3, random_state=0)),
     ]
 )
 def test_scikit_learn_s_checks_pass(estimator: Any, check: Any) -> None:
@@ -103,6 +108,12 @@ def test_scikit_learn_s_checks_pass_on_ciphertexts(estimator: Any, check: Any) -
 
 def test_several_outputs_pass_on_ciphertexts() -> None:
     check_regressor_multioutput("EncryptedRegressor", fast(EncryptedRegressor, scheme="ckks", input_bound="training"))
+
+
+def test_a_clusterer_passes_on_ciphertexts_where_names_matter() -> None:
+    clusterer = fast(EncryptedClusterer, KMeans(2, random_state=0), scheme="ckks")
+    check_clusterer_compute_labels_predict("EncryptedClusterer", clusterer)
+    check_dataframe_column_names_consistency("EncryptedClusterer", clusterer)
 
 
 def test_a_classifier_passes_on_paillier_where_names_matter() -> None:
@@ -158,6 +169,33 @@ def test_a_tree_on_constant_columns_predicts_the_commonest_label(scheme: str) ->
     tree = make_pipeline(Binner(7), DecisionTreeClassifier(max_depth=3))
     clf = fast(EncryptedClassifier, tree, scheme=scheme).fit(np.ones((5, 2)), ["a", "b", "b", "a", "b"])
     assert clf.predict(np.ones((3, 2))).tolist() == ["b", "b", "b"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_clusterer_assigns_as_in_the_clear(scheme: str) -> None:
+    km = fast(EncryptedClusterer, scaled(KMeans(3, n_init=2, random_state=0)), scheme=scheme)
+    labels = km.fit_predict(IRIS)
+    assert (labels == km.labels_).all()
+    assert (km.labels_ == km.estimator_.predict(IRIS)).all()
+    some = slice(0, 150, 50 if scheme == "paillier" else 1)
+    clear = ~km.model_.near_a_tie(IRIS)[some]
+    assert (km.predict(IRIS[some]) == labels[some])[clear].all()
+    assert clear.mean() > 0.97
+    assert km.model_.ties_within < 0.03
+    assert not hasattr(km, "transform")
+    assert get_tags(km).non_deterministic == (scheme == "ckks")
+
+
+def test_a_clusterer_takes_the_range_of_its_training_rows_and_a_gap() -> None:
+    km = fast(EncryptedClusterer, KMeans(2, random_state=0), gap_bits=4).fit(IRIS)
+    assert np.array_equal(km.model_.profile.schema.high, fitted("clear").model_.profile.schema.high)
+    assert km.model_.gap == 2.0**-4
+    wide = fast(EncryptedClusterer, KMeans(2, random_state=0), input_bound=None).fit(IRIS)
+    assert wide.model_.ties_within > 0.9
+    with pytest.raises(UnsupportedModel, match="EncryptedClusterer takes a clusterer, not Ridge"):
+        fast(EncryptedClusterer, Ridge()).fit(IRIS)
+    with pytest.raises(UnsupportedModel, match="AgglomerativeClustering cannot be evaluated"):
+        fast(EncryptedClusterer, AgglomerativeClustering(2)).fit(IRIS)
 
 
 def test_what_the_inner_estimator_lacks_is_not_offered() -> None:
@@ -398,7 +436,7 @@ def test_columns_in_another_order_are_refused() -> None:
         clf.predict(IRIS[IRIS.columns[::-1]])
 
 
-@pytest.mark.parametrize("name", ["EncryptedClassifier", "EncryptedRegressor"])
+@pytest.mark.parametrize("name", ["EncryptedClassifier", "EncryptedClusterer", "EncryptedRegressor"])
 def test_the_package_offers_it(name: str) -> None:
     assert getattr(hepipe, name) is getattr(estimators, name)
 

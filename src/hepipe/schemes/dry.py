@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hepipe.errors import Unsupported
-from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, Plain, Threshold
+from hepipe.errors import OutOfRange, Unsupported
+from hepipe.schemes.base import CipherTensor, Evaluator, Exact, Feature, FloatArray, Plain, Threshold
 from hepipe.schemes.checks import check_choices, check_gap, check_room, check_thresholds, row_features
 from hepipe.schemes.fixedpoint import magnitude_bits
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
@@ -81,9 +81,7 @@ class DryEvaluator(Ledger):
     def mul_pairs(self, pairs: Sequence[tuple[CipherTensor, CipherTensor]]) -> list[CipherTensor]:
         """Independent products; on an additive scheme one masked round, which needs one sample per ciphertext."""
         products = [super(DryEvaluator, self).mul(x, y) for x, y in pairs]
-        if self.parameters.name == "paillier":
-            if self.parameters.slots != 1:
-                raise Unsupported("a masked product needs one sample per ciphertext: plan with lanes=1")
+        if self._one_lane("a masked product"):
             for x, y in pairs:
                 check_masked_product(self.parameters, x, y)
             self._round(pairs)
@@ -176,17 +174,21 @@ class DryEvaluator(Ledger):
         error = x.data[0] + TAIL_SIGMAS * x.data[1]
         self.undecided |= bool((error >= check_gap(x, gap)).any())
         (samples, values), width = x.shape, magnitude_bits(x.bound, x.log_scale)
-        if self.parameters.name == "paillier":
+        if self._one_lane("a comparison"):
             self._room(np.array([1.0]), x.level, float(width + STATISTICAL_BITS + 2), "negative")
             self._count("mask", x.shape)
             self._exchange(2, (samples, values), (samples, values * (width + 1)))
         return self._tests(samples, [width] * values)
 
+    def _one_lane(self, operation: str) -> bool:
+        """Whether ``operation`` takes rounds; Unsupported if samples share the ciphertexts that it would mask."""
+        if self.parameters.name == "paillier" and self.parameters.slots != 1:
+            raise Unsupported(f"{operation} needs one sample per ciphertext: plan with lanes=1")
+        return self.parameters.name == "paillier"
+
     def _tests(self, samples: int, widths: list[int]) -> CipherTensor:
         shape, tests = (samples, len(widths)), (samples, sum(widths) + len(widths))
-        if self.parameters.name == "paillier":
-            if self.parameters.slots != 1:
-                raise Unsupported("a comparison needs one sample per ciphertext: plan with lanes=1")
+        if self._one_lane("a comparison"):
             self._count("rerandomize", tests)
             self._exchange(4 + 2 * len(widths), tests, shape)
         self._count("blind", tests)
@@ -231,7 +233,9 @@ class DryEvaluator(Ledger):
     def _add(self, x: CipherTensor, y: CipherTensor, sign: int) -> Any:
         self._count("add", x.shape)
         std = np.hypot(x.data[1], y.data[1])
-        if x is y and sign < 0:  # x - x is an encryption of zero, as noisy as a rescaling
+        if x is y and sign > 0:  # its own noise adds up, not in quadrature
+            std = 2 * x.data[1]
+        elif x is y:  # x - x is an encryption of zero, as noisy as a rescaling
             std = np.hypot(std, self.parameters.product_error(x.log_scale, x.level))
         return np.stack([x.data[0] + y.data[0], std])
 
@@ -316,3 +320,22 @@ class DryEvaluator(Ledger):
         self._count("rerandomize", x.shape)
         noise = self.parameters.product_error(x.log_scale, 0)  # an encryption of zero is as noisy as a rescaling
         return np.stack([x.data[0], np.hypot(x.data[1], noise)])
+
+
+def smooth(
+    ev: Evaluator, circuit: Callable[[CipherTensor], CipherTensor], x: CipherTensor, slope: float, margin: float
+) -> CipherTensor:
+    """circuit(x), where |circuit(x + e) - circuit(x)| <= slope * |e| for all |e| <= margin, slot by slot.
+
+    Only a dry run looks at the two numbers. Product by product it would multiply the error of x by the steepest slope
+    anywhere within the bounds, which is 2**alpha times too much where every value keeps a distance from the steep part.
+    So it takes the error that the circuit makes on an exact x, and adds slope * (error of x). OutOfRange where that
+    error leaves the margin, and the slope with it is not proven.
+    """
+    if not isinstance(ev, DryEvaluator):
+        return circuit(x)
+    error = ev.error_bound(x)
+    if error > margin:
+        raise OutOfRange(f"an error of {error:.3g} where the polynomial allows {margin:.3g}: plan with a larger scale")
+    y, (bias, std) = circuit(replace(x, data=np.zeros_like(x.data))), slope * x.data
+    return replace(y, data=np.stack([y.data[0] + bias, np.hypot(y.data[1], std)]))

@@ -252,8 +252,10 @@ class Ledger:
         return x if x.level == level else replace(x, data=self._drop(x, level), level=level)
 
     def _answers(self, data: Any, shape: tuple[int, int]) -> CipherTensor:
-        """What comparisons return: whole numbers 0 and 1, fresh."""
-        return self._result(data, shape, self.parameters.depth, 0.0, np.ones(shape[1]))
+        """What comparisons return: 0 and 1, fresh; whole numbers where scales only ever grow."""
+        depth = self.parameters.depth
+        scale = self.parameters.log_scale if self.parameters.rescale_bits(depth) else 0.0
+        return self._result(data, shape, depth, scale, np.ones(shape[1]))
 
     def _room(self, bound: FloatArray, level: int, log_scale: float, operation: str) -> None:
         check_room(self.parameters, bound, level, log_scale, operation)

@@ -7,6 +7,7 @@ for a zero, ``unflipped``.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

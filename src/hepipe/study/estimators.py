@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, ClusterMixin, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.cluster import KMeans
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline
@@ -32,6 +33,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hepipe.errors import OutOfRange, UnsupportedModel
 from hepipe.models.importers import from_sklearn
+from hepipe.models.kmeans import GAP_BITS
 from hepipe.models.profile import ClassificationProfile
 from hepipe.models.schema import Column, Schema
 from hepipe.models.tree import FORESTS, TREES
@@ -125,10 +127,13 @@ class _Encrypted(MetaEstimatorMixin, BaseEstimator, CallbackSupportMixin):  # ty
         names = getattr(self, "feature_names_in_", None)
         # The importer matches a schema by name, and validation has stripped the names.
         self.estimator_ = self._train(inner, X if names is None else pd.DataFrame(X, columns=names), y, fit_params)
-        self.model_ = from_sklearn(self.estimator_, self._schema(X, names))
+        self.model_ = self._imported(self._schema(X, names), X)
         self.plan_ = self._plan(y)
         self.parties_ = Parties(self.model_, self.plan_)
         return self
+
+    def _imported(self, schema: Schema | None, X: FloatArray) -> Any:
+        return from_sklearn(self.estimator_, schema)
 
     def _schema(self, X: FloatArray, names: Any) -> Schema | None:
         if self.schema is not None or self.input_bound is None:
@@ -308,3 +313,49 @@ class EncryptedRegressor(RegressorMixin, _Encrypted):  # type: ignore[misc]
         several = get_tags(self).target_tags.multi_output
         X, y = self._validated(X, y, y_numeric=True, multi_output=several, ensure_min_samples=2)
         return self._fit(X, y, fit_params)
+
+
+class EncryptedClusterer(ClusterMixin, _Encrypted):  # type: ignore[misc]
+    """A scikit-learn KMeans or MiniBatchKMeans, alone or last in a Pipeline, that assigns encrypted rows.
+
+    Parameters, pickles and progress as of EncryptedClassifier; None is KMeans(); but ``input_bound`` is "training"
+    unless told otherwise, since the gap is a part of the range: with |x| <= 2**16 everything would lie within it.
+
+    gap_bits  fineness of the gap, see models.kmeans.KMeansModel: ``model_.ties_within`` says how many of the training
+              rows lie within it
+
+    After ``fit``: labels_, of the training rows and made in the clear with them; else as EncryptedClassifier. The
+    client learns the cluster of each row. There is no ``transform``: distances would give the centroids away.
+    """
+
+    _default, _kind = KMeans, "clusterer"
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        scheme: str = "ckks",
+        policy: str = "polynomial",
+        security_bits: int = 128,
+        precision_bits: float | None = None,
+        schema: Schema | None = None,
+        input_bound: float | Literal["training"] | None = "training",
+        gap_bits: float = GAP_BITS,
+    ) -> None:
+        super().__init__(estimator, scheme, policy, security_bits, precision_bits, schema, input_bound)
+        self.gap_bits = gap_bits
+
+    def fit(self, X: npt.ArrayLike | pd.DataFrame, y: None = None, **fit_params: Any) -> Self:
+        """Train in the clear and plan. UnsupportedModel or Unsupported for what cannot be evaluated encrypted."""
+        X = self._validated(X, ensure_min_samples=2)
+        self._fit(X, None, fit_params)
+        self.labels_ = _last(self.estimator_).labels_
+        return self
+
+    def fit_predict(self, X: npt.ArrayLike | pd.DataFrame, y: None = None, **fit_params: Any) -> npt.NDArray[Any]:
+        """``fit``, then ``labels_``: nothing of it is encrypted."""
+        return np.asarray(self.fit(X, **fit_params).labels_)
+
+    def _imported(self, schema: Schema | None, X: FloatArray) -> Any:
+        names = getattr(self, "feature_names_in_", None)
+        rows = X if names is None else pd.DataFrame(X, columns=names)
+        return from_sklearn(self.estimator_, schema, X_train=rows, gap_bits=self.gap_bits)

@@ -91,14 +91,15 @@ def plan(
     """The cheapest parameters under which ``model`` evaluates ``samples`` rows with scores right to ``precision_bits``.
 
     input_bound     |x| of every raw input; default the model's schema
-    precision_bits  -log2 of the largest error of a score, default 20
+    precision_bits  -log2 of the largest error of a score, default what the model asks for, else 20
     security_bits   128 (default), 192 or 256; 112 is Paillier at 2048 bits; 0 is for tests and marked insecure
 
     Unsupported if no parameters do it, naming what is short. Reveals to whoever sees the parameters: the depth of the
     circuit and, to about a bit, the size of the scores and of the weights.
     """
     _check_request(scheme, policy, security_bits, samples)
-    target = 2.0 ** -(PRECISION_BITS if precision_bits is None else precision_bits)
+    default = getattr(model, "precision_bits", PRECISION_BITS)
+    target = 2.0 ** -(default if precision_bits is None else precision_bits)
     profile = model.profile if input_bound is None else model.profile.narrowed(input_bound)
 
     def run(parameters: Any) -> _DryRun:
