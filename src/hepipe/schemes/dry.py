@@ -42,7 +42,7 @@ class DryEvaluator(Ledger):
     bytes_up/down bytes of those rounds, client to server and back
     peak_bits     the most bits a value, scaled, occupies anywhere in the circuit, results included
     lowest_level  the lowest level that any value reaches
-    revealed      what the rounds show to the key holder besides the result
+    revealed      what rounds and results show to the key holder besides what the model says
     undecided     the error of some value reaches the gap that ``negative`` was promised: any result may be wrong
     hidden_bits   the fewest bits by which the mask of a refresh exceeds what it hides; infinite where there is none
     """
@@ -320,6 +320,12 @@ class DryEvaluator(Ledger):
         self._count("rerandomize", x.shape)
         noise = self.parameters.product_error(x.log_scale, 0)  # an encryption of zero is as noisy as a rescaling
         return np.stack([x.data[0], np.hypot(x.data[1], noise)])
+
+
+def reveals_too(ev: Evaluator, what: str) -> None:
+    """Note that the result shows ``what`` besides what it is computed for. Only a dry run takes notes."""
+    if isinstance(ev, DryEvaluator):
+        ev.revealed.append(what)
 
 
 def smooth(

@@ -318,11 +318,10 @@ class EncryptedRegressor(RegressorMixin, _Encrypted):  # type: ignore[misc]
 class EncryptedClusterer(ClusterMixin, _Encrypted):  # type: ignore[misc]
     """A scikit-learn KMeans or MiniBatchKMeans, alone or last in a Pipeline, that assigns encrypted rows.
 
-    Parameters, pickles and progress as of EncryptedClassifier; None is KMeans(); but ``input_bound`` is "training"
-    unless told otherwise, since the gap is a part of the range: with |x| <= 2**16 everything would lie within it.
+    Parameters, pickles and progress as of EncryptedClassifier; None is KMeans().
 
-    gap_bits  fineness of the gap, see models.kmeans.KMeansModel: ``model_.ties_within`` says how many of the training
-              rows lie within it
+    gap_bits  fineness of the gap, see models.kmeans.KMeansModel. It is a part of the range: ``model_.ties_within`` says
+              how many of the training rows lie within it, and with input_bound=None nearly all do
 
     After ``fit``: labels_, of the training rows and made in the clear with them; else as EncryptedClassifier. The
     client learns the cluster of each row. There is no ``transform``: distances would give the centroids away.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from sklearn.cluster import KMeans
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -49,6 +50,10 @@ def _tree(estimator: Any) -> Any:
     return from_sklearn(make_pipeline(Binner(3), estimator).fit(X, RISK), SCHEMA)
 
 
+def _clusters(reveal: str) -> Any:
+    return from_sklearn(KMeans(3, n_init=1, random_state=0).fit(X), SCHEMA, reveal=reveal)
+
+
 EXAMPLES: dict[str, Callable[[], Any]] = {
     "linear regression": lambda: from_sklearn(LinearRegression().fit(X, SALARY), SCHEMA),
     "logistic regression": _logistic,
@@ -60,5 +65,7 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "network, ReLU of degree 3": lambda: _network(on_request(RELU), degree=3),
     "decision tree on public bins": lambda: _tree(DecisionTreeClassifier(max_depth=4, random_state=0)),
     "forest of 3 trees on public bins": lambda: _tree(RandomForestClassifier(3, max_depth=3, random_state=0)),
+    "k-means with 3 clusters": lambda: _clusters("index"),
+    "k-means with 3 clusters, distances": lambda: _clusters("distances"),
 }
 """What ``support.model_table`` has a row for."""
