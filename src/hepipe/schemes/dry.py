@@ -128,8 +128,7 @@ class DryEvaluator(Ledger):
         return np.stack([x.data[0], np.sqrt(x.data[1] ** 2 + before**2 + after**2)])
 
     def _exchange_integers(self, x: CipherTensor) -> None:
-        if self.parameters.slots != 1:
-            raise Unsupported("a mask for each sample needs one sample per ciphertext: plan with lanes=1")
+        self._one_lane("refresh")
         masked = masked_bound(x.bound, x.log_scale, mask_bits_for(x.bound, x.log_scale))
         check_room(self.parameters, masked, x.level, x.log_scale, "mask")
         self._refresh_round(x.shape, 0)
@@ -146,8 +145,7 @@ class DryEvaluator(Ledger):
         """The values whose costs are zero, where the scheme can blind the others."""
         if Feature.SELECT not in self.features:
             return super().select(costs, values)  # type: ignore[no-any-return]
-        if self.parameters.slots != 1 and self.parameters.name == "paillier":
-            raise Unsupported("select blinds every sample by itself: plan with lanes=1")
+        self._one_lane("select")
         _, bound = check_choices(costs, values, groups)
         self._own(costs)
         shape = (costs.shape[0], costs.shape[1] * (1 if groups == 1 else 2))
