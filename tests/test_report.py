@@ -70,6 +70,13 @@ def test_the_closing_table_has_the_same_columns_everywhere(compared: Comparison)
     assert len(report.closing_table(compared, compared)) == 6
 
 
+def test_one_row_is_its_own_batch_and_is_measured_once() -> None:
+    model = logit_model([1.0, -2.0], 0.1, (0, 1), Schema((Column("a", -1, 1), Column("b", -1, 1))))
+    (measured,) = hepipe.compare(model, [[0.5, 0.25]], schemes="ckks", repeats=2, progress="off").measurements
+    assert measured.batch == measured.one
+    assert (measured.batch.samples, len(measured.batch.totals)) == (1, 2)
+
+
 def test_security_is_a_number_or_says_why_not(compared: Comparison) -> None:
     assert list(compared.table()["security bits"]) == ["none", "insecure", "insecure"]
     secure = replace(by_scheme(compared)["ckks"], insecure=False, security_bits=128)
