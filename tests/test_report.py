@@ -77,6 +77,20 @@ def test_one_row_is_its_own_batch_and_is_measured_once() -> None:
     assert (measured.batch.samples, len(measured.batch.totals)) == (1, 2)
 
 
+def test_a_footer_names_the_models_of_as_many_rows_together(compared: Comparison) -> None:
+    alone = replace(compared, model="another", samples=1)
+    lines = report.footer(None, compared, replace(compared, model="a third"), alone).splitlines()
+    name = compared.model
+    assert lines[1].endswith(f". {name} and a third: 12 rows, metric accuracy; another: 1 row, metric accuracy")
+
+
+def test_a_gap_sentence_leaves_out_the_baseline() -> None:
+    rows = [{"model": name, "metric": "AUC", "minus a": d, "standard error": 0.1, "p": 0.25, "gap": "none"}
+            for name, d in (("a", 0.0), ("b", 0.0125))]  # fmt: skip
+    expected = "Fold for fold, minus a: b +0.0125 ± 0.1000 AUC (p = 0.25, gap none)."
+    assert report.gap_sentence(pd.DataFrame(rows)) == expected
+
+
 def test_security_is_a_number_or_says_why_not(compared: Comparison) -> None:
     assert list(compared.table()["security bits"]) == ["none", "insecure", "insecure"]
     secure = replace(by_scheme(compared)["ckks"], insecure=False, security_bits=128)
