@@ -53,9 +53,10 @@ class Stage:
 def negative(ev: Evaluator, x: CipherTensor, gap: npt.ArrayLike, error_bits: float) -> CipherTensor:
     """[x < 0]: 1 or 0 up to 2**-error_bits, for gap <= |x| <= x.bound, the gap per feature or one for all.
 
-    An |x| below the gap gives something between 0 and 1. Price: ``price(alpha, error_bits)`` levels for alpha the
-    largest log2(bound / gap), and one more where some bound is not 1: fold 1 / bound into the linear map before.
-    Reveals nothing but the result. Unsupported on additive schemes, which compare by rounds.
+    Always in [0, 1], within the gap as well, so that what it selects is a mean of what there is. Price:
+    ``price(alpha, error_bits)`` levels for alpha the largest log2(bound / gap), and one more where some bound is not 1:
+    fold 1 / bound into the linear map before. Reveals nothing but the result. Unsupported on additive schemes, which
+    compare by rounds.
     """
     if Feature.SELECT in ev.features or Feature.MUL not in ev.features:
         raise Unsupported("the sign polynomial takes a levelled scheme: an additive one compares by rounds")
@@ -65,7 +66,7 @@ def negative(ev: Evaluator, x: CipherTensor, gap: npt.ArrayLike, error_bits: flo
     stages = composite(float(np.log2(x.bound / gaps).max()), float(error_bits))
     if (x.bound != 1).any():
         x = ev.mul_plain(x, 1 / x.bound).with_bound(np.array([1.0]))
-    return _composed(ev, stages, x).with_bound(np.array([1 + 2.0**-error_bits]))
+    return _composed(ev, stages, x)
 
 
 def price(alpha: float, error_bits: float) -> int:
@@ -82,7 +83,6 @@ def composite(alpha: float, error_bits: float) -> tuple[Stage, ...]:
     """
     if alpha < 0 or error_bits > MOST_BITS:
         raise Unsupported(f"alpha={alpha}, error_bits={error_bits}: needs alpha >= 0 and at most {MOST_BITS} bits")
-    target = 2.0 ** (1 - error_bits)  # 1 - 2 [x < 0] is the sign, so twice as far off
     error = (1 - 2.0**-alpha) / (1 + 2.0**-alpha)
     best: dict[tuple[int, int], tuple[float, tuple[int, ...]]] = {(0, 0): (error, ())}  # by depth and products
     for depth in range(2, MOST_LEVELS + 1):
@@ -90,7 +90,9 @@ def composite(alpha: float, error_bits: float) -> tuple[Stage, ...]:
             for spent, (error, degrees) in _of_depth(best, depth - chebyshev.depth(degree)):
                 reached = minimax(_low(error), degree)[1], (*degrees, degree)
                 best[depth, spent + products] = min(best.get((depth, spent + products), reached), reached)
-        good = [degrees for _, (error, degrees) in sorted(_of_depth(best, depth)) if error <= target]
+        good = [
+            degrees for _, (error, degrees) in sorted(_of_depth(best, depth)) if error / (1 + error) <= 2.0**-error_bits
+        ]
         if good:
             return tuple(_stages(alpha, good[0]))
     raise Unsupported(
@@ -115,8 +117,9 @@ def _stages(alpha: float, degrees: tuple[int, ...]) -> list[Stage]:
     stages: list[Stage] = []
     for place, degree in enumerate(degrees):
         sign, error = minimax(low, degree)
-        last = place == len(degrees) - 1
-        series = (1 - sign) / 2 if last else sign / (1 + error)
+        series = sign / (1 + error)
+        if place == len(degrees) - 1:
+            series = (1 - series) / 2
         slope = float(np.abs(series.deriv()(_grid(low))).max())
         stages = [replace(stage, slope=stage.slope * slope) for stage in stages]
         stages.append(Stage(series, MARGIN * low, slope))
