@@ -24,7 +24,7 @@ from hepipe.protocol.interactive import Interactive
 from hepipe.protocol.link import LocalLink
 from hepipe.protocol.parties import Client, Server
 from hepipe.protocol.pipe import Channel, RemoteServer, serve
-from hepipe.protocol.rounds import answer_masked_factors, decrypt_masked
+from hepipe.protocol.rounds import answer_masked_factors, masked_integers
 from hepipe.schemes.base import CipherTensor, KeySet, PublicBundle, Threshold
 from hepipe.schemes.ckks import CkksScheme
 from hepipe.schemes.clear import ClearScheme
@@ -359,7 +359,7 @@ def masked(value: float) -> np.ndarray:
     frame = parse(MaskedNumbers(evaluator(), x).request(bundle()), Kind.MASKED_NUMBERS)
     (width,) = struct.unpack_from(">H", frame.body)
     assert width == magnitude_bits(x.bound, x.log_scale) == 31
-    found, _, _ = decrypt_masked(frame, frame.body[2:], bundle(), decryptor())
+    found, _, _ = masked_integers(frame, frame.body[2:], bundle(), decryptor())
     return from_fixed(found[:, 0], width + 1 + 80)
 
 

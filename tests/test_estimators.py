@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.cluster import AgglomerativeClustering, KMeans, MiniBatchKMeans
@@ -190,6 +191,13 @@ def test_a_clusterer_takes_the_range_of_its_training_rows_and_a_gap() -> None:
         fast(EncryptedClusterer, AgglomerativeClustering(2)).fit(IRIS)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_tree_on_constant_columns_predicts_the_commonest_label(scheme: str) -> None:
+    tree = make_pipeline(Binner(7), DecisionTreeClassifier(max_depth=3))
+    clf = fast(EncryptedClassifier, tree, scheme=scheme).fit(np.ones((5, 2)), ["a", "b", "b", "a", "b"])
+    assert clf.predict(np.ones((3, 2))).tolist() == ["b", "b", "b"]
+
+
 def test_what_the_inner_estimator_lacks_is_not_offered() -> None:
     assert hasattr(fast(EncryptedClassifier), "predict_proba")
     assert not hasattr(fast(EncryptedClassifier, SVC()), "predict_proba")
@@ -258,6 +266,48 @@ def test_training_bounds_are_powers_of_two_from_twice_to_four_times_the_largest_
     assert np.array_equal(clf.model_.profile.schema.low, -high)
 
 
+@pytest.mark.secure
+@pytest.mark.parametrize("name", ["chd", "salary"])
+@pytest.mark.parametrize("scheme", ["paillier", "ckks"])
+def test_the_front_door_opens_without_any_setting(name: str, scheme: str) -> None:
+    data = hepipe.load(name)
+    holes = data.X.isna().to_numpy().any()
+    known, target = data.X.fillna(data.X.median()) if holes else data.X, data.y
+    if name == "chd":
+        clf = hepipe.EncryptedClassifier(LogisticRegression(), scheme=scheme).fit(known, target)
+    else:
+        clf = hepipe.EncryptedRegressor(LinearRegression(), scheme=scheme).fit(known, target)
+    rows = known[:8]
+    assert clf.plan_.security_bits == 128
+    assert clf.plan_.error_bound <= 2.0**-20 * (1 if name == "chd" else 2.0 ** np.ceil(np.log2(target.max())))
+    assert np.abs(clf.predict(rows) - clf.estimator_.predict(rows)).max() <= clf.plan_.error_bound
+
+
+@pytest.mark.parametrize("unit", [2.0**-12, 1.0, 2.0**12])
+def test_a_regressor_is_as_precise_as_its_targets_are_large(unit: float) -> None:
+    clear, encrypted = (fast(EncryptedRegressor, scheme=scheme).fit(X, X[:, 0] * unit) for scheme in ("clear", "ckks"))
+    largest = 2.0 ** np.ceil(np.log2(max(X[:, 0].max() * unit, 1.0)))
+    assert 2.0**-22 < encrypted.plan_.error_bound / largest <= 2.0**-20
+    assert np.abs(encrypted.predict(X) - clear.predict(X)).max() <= encrypted.plan_.error_bound
+    exact = fast(EncryptedRegressor, scheme="ckks", precision_bits=10).fit(X, X[:, 0] * unit)
+    assert exact.plan_.error_bound <= 2.0**-10
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("row", [0, BATCH, 2 * BATCH + 3])
+def test_a_row_beyond_the_training_range_is_named_in_whatever_batch_it_is(scheme: str, row: int) -> None:
+    clf = fast(EncryptedClassifier, scheme=scheme).fit(IRIS, TWO)
+    high = clf.model_.profile.schema.high
+    rows = pd.DataFrame(X[np.arange(3 * BATCH) % len(X)], columns=IRIS.columns)
+    rows.iloc[row, 2] = high[2]  # the end of the range belongs to it
+    clf.predict(rows[row : row + 1])
+    rows.iloc[row, 2] = high[2] + 1
+    with pytest.raises(OutOfRange, match=rf"row {row}, column 'petal length \(cm\)': 17.* wider .* larger input_bound"):
+        clf.predict(rows)
+    wider = fast(EncryptedClassifier, scheme=scheme, input_bound=32).fit(IRIS, TWO)
+    assert (wider.predict(rows[row : row + 1]) == wider.estimator_.predict(rows[row : row + 1])).all()
+
+
 def test_a_row_beyond_the_bound_is_refused_by_name() -> None:
     clf = fast(EncryptedClassifier, input_bound=10).fit(IRIS, TWO)
     outlier = IRIS[:2].assign(**{"petal width (cm)": [1.0, 11.0]})
@@ -265,12 +315,12 @@ def test_a_row_beyond_the_bound_is_refused_by_name() -> None:
         clf.predict(outlier)
 
 
-def test_without_a_schema_two_to_the_sixteen_is_accepted_and_costs_ckks_its_precision() -> None:
-    clf = fast(EncryptedClassifier).fit(X, TWO)
+def test_a_bound_of_none_is_two_to_the_sixteen_and_costs_ckks_its_precision() -> None:
+    clf = fast(EncryptedClassifier, input_bound=None).fit(X, TWO)
     assert (clf.model_.profile.schema.high == 2.0**16).all()
     assert clf.predict(np.full((1, 4), 2.0**16)).shape == (1,)
     with pytest.raises(Unsupported, match="ask for fewer precision_bits, a narrower input_bound"):
-        fast(EncryptedClassifier, scheme="ckks").fit(X, TWO)
+        fast(EncryptedClassifier, scheme="ckks", input_bound=None).fit(X, TWO)
 
 
 def test_a_schema_is_matched_by_name_and_narrowed_by_a_bound() -> None:

@@ -170,9 +170,10 @@ def test_a_plan_knows_rounds_levels_and_what_is_revealed() -> None:
     planned = plan(model, "paillier", 2, security_bits=0)
     assert (planned.rounds, planned.levels, planned.parameters.lanes) == (2, 1, 1)
     assert planned.error_bound <= 2.0**-3
-    assert planned.reveals == "cluster index; under ckks also how near a tie"
+    assert planned.reveals == "cluster index"
     levelled = plan(model, "ckks", 2, security_bits=0)
     assert (levelled.rounds, levelled.levels) == (0, 1 + sign.price(10, 5) + 1)
+    assert levelled.reveals == "cluster index; how near a tie a row is"
     assert "the centroids after d + 1 queries" in plan(model_of(fitted(), reveal="distances"), security_bits=0).reveals
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from hepipe.circuits import sign
 from hepipe.errors import ShapeMismatch
 from hepipe.schemes.base import CipherTensor, Evaluator, Feature
+from hepipe.schemes.dry import reveals_too
 
 LARGEST = 1 - 2.0**-8
 """Of a difference of distances, and the gap: less than 1 by what rounding takes, or each comparison had a bit more."""
@@ -43,6 +44,7 @@ def nearest(ev: Evaluator, distances: CipherTensor, gap: float) -> CipherTensor:
     if Feature.SELECT in ev.features:
         wins = ev.negative(differences.with_bound(np.array([LARGEST])), gap)
         return ev.select(losses(ev, wins, count), np.arange(count))
+    reveals_too(ev, "how near a tie a row is")
     wins = sign.negative(ev, differences.with_bound(np.array([1.0])), gap, _error_bits(count))
     return index(ev, wins, count)
 

@@ -26,7 +26,7 @@ from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray
 CLUSTERERS = (KMeans, MiniBatchKMeans)
 GAP_BITS = 10.0
 REVEALS = {
-    "index": "cluster index; under ckks also how near a tie",
+    "index": "cluster index",
     "distances": "distances to all centroids, hence the centroids after d + 1 queries",
 }
 _PRECISION_BITS = {"index": 3.0, "distances": 20.0}

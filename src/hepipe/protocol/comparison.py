@@ -13,12 +13,13 @@ import numpy as np
 
 from hepipe.errors import MalformedFrame
 from hepipe.protocol.link import Link
-from hepipe.protocol.rounds import decrypt_masked, pack_round, parse_round
+from hepipe.protocol.rounds import masked_integers, pack_round, parse_round
 from hepipe.schemes.base import CipherTensor, FloatArray, Plain, PublicBundle, Threshold
+from hepipe.schemes.checks import check_gap, check_thresholds
 from hepipe.schemes.fixedpoint import magnitude_bits
 from hepipe.schemes.frames import MAX_FEATURES, Frame, Kind
-from hepipe.schemes.ledger import check_gap, check_thresholds
-from hepipe.schemes.paillier import PaillierDecryptor, PaillierEncryptor, PaillierEvaluator, mask_bits_for
+from hepipe.schemes.masks import mask_bits_for
+from hepipe.schemes.paillier import PaillierDecryptor, PaillierEncryptor, PaillierEvaluator
 from hepipe.schemes.paillier_checks import IntegerArray
 from hepipe.schemes.parameters import STATISTICAL_BITS
 from hepipe.schemes.wire import unpack_ciphertexts
@@ -171,7 +172,7 @@ def answer_masked_numbers(
     width = struct.unpack_from(">H", frame.body)[0] if len(frame.body) >= 2 else 0
     if width < 1 or frame.features * (width + 1) > MAX_FEATURES:
         raise MalformedFrame(f"{frame.features} masked numbers of {width} bits: none, or too many for an answer")
-    numbers, _, _ = decrypt_masked(frame, frame.body[2:], bundle, decryptor)
+    numbers, _, _ = masked_integers(frame, frame.body[2:], bundle, decryptor)
     bits = [numbers[:, [column]] >> place & 1 for column in range(frame.features) for place in range(width)]
     parts = np.concatenate([numbers >> width, *bits], axis=1)
     bound = np.concatenate([_upper_bound(frame.features), np.ones(len(bits))])

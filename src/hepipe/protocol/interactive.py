@@ -9,6 +9,7 @@ import numpy.typing as npt
 from hepipe.errors import MalformedFrame, Unsupported
 from hepipe.protocol import comparison
 from hepipe.protocol.link import Link
+from hepipe.protocol.refresh import Refresh
 from hepipe.protocol.rounds import Ask, MaskedProduct
 from hepipe.schemes.base import CipherTensor, Evaluator, Exact, Feature, Plain, PublicBundle, Threshold
 from hepipe.schemes.paillier import PaillierEvaluator
@@ -22,7 +23,7 @@ class Interactive:
     A non-interactive evaluation is this one with zero rounds. Each round carries whole blocks.
     """
 
-    by_rounds = frozenset({"ask"})
+    by_rounds = frozenset({"refresh", "ask"})
     by_rounds_if_additive = frozenset({"mul", "mul_pairs", "at_most", "negative"})
 
     def __init__(self, evaluator: Evaluator, link: Link, bundle: PublicBundle, policy: str = "polynomial") -> None:
@@ -79,17 +80,24 @@ class Interactive:
         """Passed through."""
         return self._inner.matmul_plain(x, w, log_scale)
 
-    def sum_samples(self, x: CipherTensor) -> CipherTensor:
+    def sum_samples(self, x: CipherTensor, weights: npt.ArrayLike | None = None) -> CipherTensor:
         """Passed through."""
-        return self._inner.sum_samples(x)
+        return self._inner.sum_samples(x, weights)
+
+    def rotate(self, x: CipherTensor, k: int) -> CipherTensor:
+        """Passed through."""
+        return self._inner.rotate(x, k)
 
     def rerandomize(self, x: CipherTensor) -> CipherTensor:
         """Passed through."""
         return self._inner.rerandomize(x)
 
     def refresh(self, x: CipherTensor) -> CipherTensor:
-        """Passed through."""
-        return self._inner.refresh(x)
+        """x at the full level and the base scale, by one round. Reveals masked values only. Price - / 1."""
+        if self.parameters.name == "clear":
+            return self._inner.refresh(x)
+        exchange = Refresh(self._inner, x, self.policy)  # type: ignore[arg-type]
+        return exchange.finish(self._link.request("refresh", exchange.request(self._bundle)), self._bundle)
 
     def take(self, x: CipherTensor, columns: Sequence[int]) -> CipherTensor:
         """Passed through."""
@@ -99,9 +107,9 @@ class Interactive:
         """Passed through."""
         return self._inner.join(tensors)
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
         """Passed through."""
-        return self._inner.select(costs, values)
+        return self._inner.select(costs, values, groups)
 
     def ask(self, fn: Exact, x: CipherTensor) -> CipherTensor:
         """fn(x) by the key holder, to whom x is REVEALED; under policy "client" only. Price - / 1."""

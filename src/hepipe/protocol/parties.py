@@ -13,6 +13,7 @@ from hepipe.errors import InsecureParameters, KeyMismatch, Unsupported
 from hepipe.protocol.comparison import answer_masked_numbers, answer_zero_tests
 from hepipe.protocol.interactive import Interactive
 from hepipe.protocol.link import Link, LocalLink
+from hepipe.protocol.refresh import Refresh
 from hepipe.protocol.rounds import Ask, answer_masked_factors
 from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, KeySet, PublicBundle
 from hepipe.schemes.frames import Kind, kind_of
@@ -132,6 +133,8 @@ class Client:
             if self._policy != "client":
                 raise Unsupported("the server asks for a value in the clear, but the plan's policy is not 'client'")
             return Ask.answer(request, self._bundle, self._encryptor, self._decryptor)
+        if kind == Kind.MASKED_VALUES:
+            return Refresh.answer(request, self._bundle, self._encryptor, self._decryptor)
         if self._scheme.name != "paillier":
             raise Unsupported(f"{self._scheme.name} multiplies by itself: nothing to answer")
         answer = _ANSWERS.get(kind, answer_masked_factors)

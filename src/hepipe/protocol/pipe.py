@@ -31,6 +31,7 @@ _ROUNDS = {
     int(Kind.QUESTION): "ask",
     int(Kind.MASKED_NUMBERS): "masked numbers",
     int(Kind.ZERO_TESTS): "zero tests",
+    int(Kind.MASKED_VALUES): "refresh",
 }
 
 

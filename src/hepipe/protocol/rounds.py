@@ -13,7 +13,8 @@ from hepipe.circuits.functions import ON_OFFER
 from hepipe.errors import MalformedFrame
 from hepipe.schemes.base import CipherTensor, Decryptor, Encryptor, Evaluator, PublicBundle
 from hepipe.schemes.frames import Frame, Kind, parse
-from hepipe.schemes.paillier import PaillierDecryptor, PaillierEncryptor, PaillierEvaluator, mask_bits_for
+from hepipe.schemes.masks import check_masked_product, mask_bits_for
+from hepipe.schemes.paillier import PaillierDecryptor, PaillierEncryptor, PaillierEvaluator
 from hepipe.schemes.paillier_checks import IntegerArray
 from hepipe.schemes.wire import pack_ciphertexts, pack_tensor, unpack_ciphertexts, unpack_tensor
 
@@ -30,12 +31,16 @@ class MaskedProduct:
     price    a product at 3072 bits: client 2 decryptions (1 for a square) and 1 encryption; server 2 (1) full
              re-randomisations, from a pool where it is filled, and 2 (1) exponentiations by a mask
     reveals  to the client x + r and y + s: within 2**-79 of independent of x and y; to the server nothing
+
+    OutOfRange before anything is sent where the plaintext cannot hold the product of the masked factors.
     """
 
     reveals = "nothing: factors masked by 80 bits"
 
     def __init__(self, evaluator: PaillierEvaluator, pairs: Pairs) -> None:
         self._evaluator = evaluator
+        for x, y in pairs:
+            check_masked_product(evaluator.parameters, x, y)
         # Squares travel first; ``_order`` remembers where each product belongs.
         self._order = sorted(range(len(pairs)), key=lambda i: pairs[i][0] is not pairs[i][1])
         self._pairs = [pairs[i] for i in self._order]
@@ -106,22 +111,22 @@ def answer_masked_factors(
     (squares,) = struct.unpack_from(">I", frame.body)
     if squares > frame.features or (frame.features - squares) % 2:
         raise MalformedFrame(f"{squares} squares among {frame.features} factors do not make products")
-    integers, scale, bound = decrypt_masked(frame, frame.body[4:], bundle, decryptor)
+    integers, scale, bound = masked_integers(frame, frame.body[4:], bundle, decryptor)
     left, right = np.split(integers[:, squares:], 2, axis=1)
     products = np.concatenate([integers[:, :squares] ** 2, left * right], axis=1)
     answers = encryptor.encrypt_integers(products, bound, log_scale=scale, level=0)
     return pack_round(Kind.MASKED_PRODUCTS, answers, bundle)
 
 
-def decrypt_masked(
+def masked_integers(
     frame: Frame, body: bytes, bundle: PublicBundle, decryptor: PaillierDecryptor
 ) -> tuple[IntegerArray, int, float]:
-    """Client: the masked integers of a request, and a scale and a bound that hold any of them."""
+    """Client: the masked integers of a request, and a scale and a bound at which any such integer can be encrypted."""
     room = decryptor.parameters.capacity_bits(0)
     # Masked values are larger than a double can say: state their bound at a scale that leaves 2**500.
     scale, bound = max(int(room) - 501, 0), 2.0 ** min(room - 1, 500)
     rows, shape = unpack_ciphertexts(frame, body, bundle), (frame.samples, frame.features)
-    masked = CipherTensor(rows, shape, frame.level, scale, np.full(frame.features, bound), bundle.key_id)
+    masked = CipherTensor(rows, shape, 0, scale, np.full(frame.features, bound), bundle.key_id)
     return decryptor.decrypt_integers(masked), scale, bound
 
 

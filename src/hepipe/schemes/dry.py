@@ -6,6 +6,7 @@ and the standard deviation of a random part (noise). No keys, no ciphertexts, no
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,14 +17,21 @@ import numpy.typing as npt
 
 from hepipe.errors import OutOfRange, Unsupported
 from hepipe.schemes.base import CipherTensor, Evaluator, Exact, Feature, FloatArray, Plain, Threshold
+from hepipe.schemes.checks import check_choices, check_gap, check_room, check_thresholds, row_features
 from hepipe.schemes.fixedpoint import magnitude_bits
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
-from hepipe.schemes.ledger import Ledger, check_choices, check_gap, check_thresholds
-from hepipe.schemes.parameters import STATISTICAL_BITS, TAIL_SIGMAS, Parameters
+from hepipe.schemes.ledger import Ledger
+from hepipe.schemes.mask_room import LEAST_BITS, mask_room
+from hepipe.schemes.masks import check_masked_product, mask_bits_for
+from hepipe.schemes.parameters import STATISTICAL_BITS, TAIL_SIGMAS, CkksParameters, Parameters
 
 KEY_ID = "0" * 32
 _LINEAR = Feature.ADD | Feature.MUL_PLAIN
-_FEATURES = {"clear": _LINEAR | Feature.MUL, "paillier": _LINEAR | Feature.SELECT, "ckks": _LINEAR | Feature.MUL}
+_FEATURES = {
+    "clear": _LINEAR | Feature.MUL,
+    "paillier": _LINEAR | Feature.SELECT,
+    "ckks": _LINEAR | Feature.MUL,
+}
 
 
 class DryEvaluator(Ledger):
@@ -34,8 +42,9 @@ class DryEvaluator(Ledger):
     bytes_up/down bytes of those rounds, client to server and back
     peak_bits     the most bits a value, scaled, occupies anywhere in the circuit, results included
     lowest_level  the lowest level that any value reaches
-    revealed      what the rounds show to the key holder besides the result
+    revealed      what rounds and results show to the key holder besides what the model says
     undecided     the error of some value reaches the gap that ``negative`` was promised: any result may be wrong
+    hidden_bits   the fewest bits by which the mask of a refresh exceeds what it hides; infinite where there is none
     """
 
     def __init__(self, parameters: Parameters, policy: str = "polynomial") -> None:
@@ -43,10 +52,11 @@ class DryEvaluator(Ledger):
         self.key_id = KEY_ID
         self.operations: Counter[str] = Counter()
         self.rounds = self.bytes_up = self.bytes_down = 0
-        self.peak_bits = 0.0
+        self.peak_bits, self.hidden_bits = 0.0, math.inf
         self.lowest_level = parameters.depth
         self.policy = policy
         self.features = _FEATURES["paillier" if getattr(parameters, "exact", False) else parameters.name]
+        self.features |= row_features(parameters)
         self.revealed: list[str] = []
         self.undecided = False
 
@@ -72,6 +82,8 @@ class DryEvaluator(Ledger):
         """Independent products; on an additive scheme one masked round, which needs one sample per ciphertext."""
         products = [super(DryEvaluator, self).mul(x, y) for x, y in pairs]
         if self._one_lane("a masked product"):
+            for x, y in pairs:
+                check_masked_product(self.parameters, x, y)
             self._round(pairs)
         return products
 
@@ -92,21 +104,58 @@ class DryEvaluator(Ledger):
         self._room(limits, parameters.depth, parameters.log_scale, fn.name)
         return CipherTensor(error, x.shape, parameters.depth, parameters.log_scale, limits, KEY_ID)
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
-        """The value whose cost is zero, where the scheme can blind the others."""
+    def refresh(self, x: CipherTensor) -> CipherTensor:
+        """x at the full level and the base scale, one round; without encryption none."""
+        self._own(x)
+        depth, scale = self.parameters.depth, self.parameters.log_scale
+        if isinstance(self.parameters, CkksParameters):
+            error = self._refreshed(x, self.parameters)
+        elif self.parameters.name == "paillier":
+            error = self._truncated(x)
+        else:
+            error = x.data
+        return self._result(error, x.shape, depth, scale, x.bound)
+
+    def _refreshed(self, x: CipherTensor, parameters: CkksParameters) -> Any:
+        """An encryption of zero before, a fresh one after, which covers a unit of a coefficient for the scale."""
+        room = mask_room(parameters, x.bound, x.log_scale, x.level, seen=self.policy == "client")
+        self._refresh_round(x.shape, room.level)
+        self.hidden_bits = min(self.hidden_bits, room.bits)
+        if room.bits < LEAST_BITS:
+            self.revealed.append(f"refreshed values, under masks of {room.bits:.0f} bits only")
+        before, (_, after) = parameters.product_error(x.log_scale, room.level), parameters.fresh_error()
+        return np.stack([x.data[0], np.sqrt(x.data[1] ** 2 + before**2 + after**2)])
+
+    def _truncated(self, x: CipherTensor) -> Any:
+        if self.parameters.slots != 1:
+            raise Unsupported("a mask for each sample needs one sample per ciphertext: plan with lanes=1")
+        check_room(self.parameters, np.array([2.0]), x.level, mask_bits_for(x.bound, x.log_scale), "mask")
+        self._refresh_round(x.shape, 0)
+        self.hidden_bits = min(self.hidden_bits, STATISTICAL_BITS)
+        return np.stack([x.data[0] + 2.0**-self.parameters.log_scale, x.data[1]])
+
+    def _refresh_round(self, shape: tuple[int, int], level: int) -> None:
+        for name in ("mask", "rerandomize", "encrypt"):
+            self._count(name, shape)
+        self.rounds += 1
+        self.bytes_down += HEADER_BYTES + body_bytes(self.parameters, shape, level)
+        self.bytes_up += HEADER_BYTES + body_bytes(self.parameters, shape, self.parameters.depth, fresh=True)
+
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
+        """The values whose costs are zero, where the scheme can blind the others."""
         if Feature.SELECT not in self.features:
             return super().select(costs, values)  # type: ignore[no-any-return]
         if self.parameters.slots != 1 and self.parameters.name == "paillier":
             raise Unsupported("select blinds every sample by itself: plan with lanes=1")
-        array = check_choices(costs, values)
+        _, bound = check_choices(costs, values, groups)
         self._own(costs)
-        self._count("blind", costs.shape)
+        shape = (costs.shape[0], costs.shape[1] * (1 if groups == 1 else 2))
+        self._count("blind", shape)
         scale = self.parameters.plain_bits(costs.level)
-        self._room(np.abs(array), costs.level, scale, "select")
-        error = np.stack([np.full(costs.shape[1], 2.0 ** -(scale + 1)), np.zeros(costs.shape[1])])
-        bound = np.full(costs.shape[1], np.abs(array).max())
-        result = self._result(error, costs.shape, costs.level, scale, bound)
-        return replace(result, blinded=True)
+        self._room(bound, costs.level, scale, "select")
+        error = np.stack([np.full(shape[1], groups * 2.0 ** -(scale + 1)), np.zeros(shape[1])])
+        result = self._result(error, shape, costs.level, scale, np.repeat(bound, shape[1]))
+        return replace(result, blinded=groups)
 
     def at_most(self, bits: CipherTensor, thresholds: Sequence[Threshold]) -> CipherTensor:
         """One comparison a threshold; on an additive scheme one round, which needs one sample per ciphertext."""
@@ -216,13 +265,66 @@ class DryEvaluator(Ledger):
         bias = x.bound * y.data[0] + y.bound * x.data[0] + x.data[0] * y.data[0]
         parts = x.bound * y.data[1], y.bound * x.data[1]
         std = parts[0] + parts[1] if x is y else np.hypot(*parts)
-        scale = x.log_scale + y.log_scale - self.parameters.rescale_bits(x.level)
-        return np.stack([bias, np.hypot(std, self.parameters.product_error(scale, x.level))])
+        raw = x.log_scale + y.log_scale
+        finish = self.parameters.product_error(raw - self.parameters.rescale_bits(x.level), x.level)
+        # Relinearization switches keys before the rescaling, at the scale of both factors.
+        return np.stack([bias, np.sqrt(std**2 + finish**2 + self.parameters.switching_error(raw, x.level) ** 2)])
+
+    def _rotate(self, x: CipherTensor, step: int) -> Any:
+        self._count("rotate", x.shape)
+        return np.stack([x.data[0], np.hypot(x.data[1], self.parameters.switching_error(x.log_scale, x.level))])
+
+    def _sum_samples(self, x: CipherTensor) -> Any:
+        places = self._blocks(x) * self.parameters.slots if self.parameters.name == "ckks" else x.shape[0]
+        self.operations["add"] += (self._blocks(x) - 1) * x.shape[1]
+        return self._folded(x.data[0] * x.shape[0], x.data[1] * math.sqrt(places), x.log_scale, x.level)
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        samples, k = weights.shape
+        self._count("mul_plain", x.shape, k)
+        rounding, spread = self._encoding_error(plain_bits)
+        bias = np.outer(x.data[0], np.abs(weights).sum(axis=0)) + samples * rounding * x.bound[:, None]
+        noise = np.outer(x.data[1], np.sqrt((weights**2).sum(axis=0)))
+        std = np.hypot(noise, math.sqrt(samples) * spread * x.bound[:, None]).ravel()
+        dropped = self.parameters.rescale_bits(x.level)
+        scale = x.log_scale + plain_bits - dropped
+        if dropped:  # once for all blocks; what it rounds in each slot is summed as well
+            self._count("rescale", (1, len(std)))
+            std = np.hypot(std, self.parameters.product_error(scale, x.level) * math.sqrt(self.parameters.slots))
+        return self._folded(bias.ravel(), std, scale, x.level - 1)
+
+    def _folded(self, bias: FloatArray, std: FloatArray, log_scale: float, level: int) -> Any:
+        """All slots added up by rotations; elsewhere samples are added one by one, without error."""
+        if not isinstance(self.parameters, CkksParameters):
+            return np.stack([bias, std])
+        slots, steps = self.parameters.slots, self.parameters.slots.bit_length() - 1
+        for name in ("rotate", "add"):
+            self.operations[name] += steps * len(std)
+        # What a rotation rounds is added up by those that follow; the rest stands in few slots, whose squares sum to
+        # pi**2 / 8 of the worst.
+        rounding = self.parameters.product_error(log_scale, level)
+        switching = self.parameters.switching_error(log_scale, level)
+        peaks = steps * math.pi**2 / 8 * (switching**2 - rounding**2)
+        return np.stack([bias, np.sqrt(std**2 + (slots - 1) * rounding**2 + peaks)])
+
+    def _encoding_error(self, bits: float) -> tuple[float, float]:
+        if isinstance(self.parameters, CkksParameters):
+            return 0.0, self.parameters.encoding_error(bits)
+        return 2.0 ** -(bits + 1), 0.0
+
+    def _blocks(self, x: CipherTensor) -> int:
+        return -(-x.shape[0] // self.parameters.slots)
 
     def _rerandomize(self, x: CipherTensor) -> Any:
         self._count("rerandomize", x.shape)
         noise = self.parameters.product_error(x.log_scale, 0)  # an encryption of zero is as noisy as a rescaling
         return np.stack([x.data[0], np.hypot(x.data[1], noise)])
+
+
+def reveals_too(ev: Evaluator, what: str) -> None:
+    """Note that the result shows ``what`` besides what it is computed for. Only a dry run takes notes."""
+    if isinstance(ev, DryEvaluator):
+        ev.revealed.append(what)
 
 
 def smooth(

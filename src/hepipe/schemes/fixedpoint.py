@@ -38,6 +38,12 @@ def magnitude_bits(bound: FloatArray, log_scale: float) -> int:
     return (limit + (limit >> GUARD_SHIFT) + GUARD_UNITS).bit_length()
 
 
+def shift(integers: npt.NDArray[np.object_], bits: int) -> npt.NDArray[np.object_]:
+    """floor(integers / 2**bits); a multiple where ``bits`` is negative."""
+    moved: npt.NDArray[np.object_] = integers >> bits if bits >= 0 else integers << -bits
+    return moved
+
+
 def _shifted(whole: int, shift: int) -> int:
     if shift >= 0:
         return whole << shift

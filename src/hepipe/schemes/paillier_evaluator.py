@@ -18,14 +18,16 @@ import numpy.typing as npt
 
 from hepipe.errors import InsecureParameters, ScaleMismatch, ShapeMismatch, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, not_supported
-from hepipe.schemes.fixedpoint import to_fixed
+from hepipe.schemes.checks import check_choices, row_features
+from hepipe.schemes.fixedpoint import shift, to_fixed
 from hepipe.schemes.lanes import Mpz, pack, repunit
-from hepipe.schemes.ledger import Ledger, check_choices
+from hepipe.schemes.ledger import Ledger
+from hepipe.schemes.masks import mask_bits_for
 from hepipe.schemes.multiexp import WeightedSums
-from hepipe.schemes.paillier_checks import IntegerArray, block_spans, log2_bound, whole_bits
+from hepipe.schemes.paillier_checks import IntegerArray, block_spans, whole_bits
 from hepipe.schemes.paillier_keys import PaillierPublicKey
 from hepipe.schemes.paillier_randomness import RandomnessPool, UniformSource
-from hepipe.schemes.parameters import STATISTICAL_BITS, PaillierParameters, spend
+from hepipe.schemes.parameters import PaillierParameters, spend
 
 _SHUFFLER = secrets.SystemRandom()
 
@@ -45,35 +47,50 @@ class PaillierEvaluator(Ledger):
 
     def __init__(self, parameters: PaillierParameters, public: PaillierPublicKey, threads: int = 1) -> None:
         self.parameters, self.public, self.key_id = parameters, public, public.key_id
+        self.features |= row_features(parameters)
         self.pool = RandomnessPool(public, UniformSource(public, threads))
 
     mul = mul_pairs = not_supported(
         "a product of two ciphertexts takes a round with the key holder: wrap it in Interactive"
     )
     at_most = negative = not_supported("a comparison takes rounds with the key holder: wrap it in Interactive")
-    sum_samples = not_supported("samples share a ciphertext as lanes, which cannot be moved: sum at the client")
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
-        """values[k] of the one column whose cost is zero, among random numbers and in random order.
+    rotate = not_supported("samples share a ciphertext as lanes, which cannot be moved: rotate before encryption")
+
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
+        """values[k] of the one column of each group whose cost is zero, summed, among random numbers in random order.
 
         Column k becomes r * cost + value with r uniform in [1, n - 1] and of full length: for a cost that is not zero
         that is uniform, so a row reveals to the key holder one value and the number of columns, nothing of the other
-        values, of the costs, or of which column it was (Tai et al., ESORICS 2017, section 4.2). Unsupported with more
-        than one lane. Price: a full exponentiation an entry; rounds 0.
+        values, of the costs, or of which column it was (Tai et al., ESORICS 2017, section 4.2). Of several groups it
+        reveals the sum only: each group adds its own share of zero, uniform modulo n, to its values, and the entry to
+        be summed is marked by r' * cost beside it, zero for that one and uniform for the others. Unsupported with more
+        than one lane. Price: a full exponentiation an entry, two with groups, and as many re-randomisations; rounds 0.
         """
         self._own(costs)
         self._single_lane("select")
-        array, scale = check_choices(costs, values), self.parameters.log_plain_scale
-        self._room(np.abs(array), costs.level, scale, "select")
-        n, n_squared, integers = self.public.n, self.public.n_squared, to_fixed(array, whole_bits(scale))
-        rows = []
-        for row in costs.data:
-            powers = [gmpy2.powmod(c, 1 + secrets.randbelow(int(n) - 1), n_squared) for c in row]
-            blinded = _products(powers, [1 + int(v) % n * n for v in integers], n_squared)
-            _SHUFFLER.shuffle(blinded)
-            rows.append(blinded)
-        bound = np.full(costs.shape[1], np.abs(array).max())
-        return replace(self._result(rows, costs.shape, costs.level, scale, bound), blinded=True)
+        (array, bound), scale = check_choices(costs, values, groups), self.parameters.log_plain_scale
+        self._room(bound, costs.level, scale, "select")
+        integers = [int(v) for v in to_fixed(array, whole_bits(scale))]
+        rows = [self._selected(row, integers, groups) for row in costs.data]
+        shape = (costs.shape[0], len(rows[0]))
+        return replace(self._result(rows, shape, costs.level, scale, np.repeat(bound, shape[1])), blinded=groups)
+
+    def _selected(self, costs: list[Mpz], values: list[int], groups: int) -> list[Mpz]:
+        """Group by group, in random order, what blinds each value, a mark before it where there are several groups."""
+        n, n_squared = self.public.n, self.public.n_squared
+        row: list[Mpz] = []
+        for group, share in enumerate(_shares_of_zero(int(n), groups)):
+            entries = []
+            for cost, value in zip(costs[group::groups], values[group::groups], strict=True):
+                blinded = self._multiple(cost) * (1 + (value + share) % n * n) % n_squared
+                entries.append([blinded] if groups == 1 else [self._multiple(cost), blinded])
+            _SHUFFLER.shuffle(entries)
+            row += [ciphertext for entry in entries for ciphertext in entry]
+        return row
+
+    def _multiple(self, cost: Mpz) -> Mpz:
+        return gmpy2.powmod(cost, 1 + secrets.randbelow(int(self.public.n) - 1), self.public.n_squared)
 
     def mask(self, x: CipherTensor, mask_bits: int) -> tuple[CipherTensor, IntegerArray]:
         """x + r, ready to be shown to the key holder, and the masks r: independent, uniform in [0, 2**mask_bits).
@@ -184,6 +201,22 @@ class PaillierEvaluator(Ledger):
         difference = self.sub(below, high)
         return self._answers(self._add_integers(difference, (masks >> width) + 1), below.shape)
 
+    def unmask_refreshed(self, refreshed: CipherTensor, x: CipherTensor, masks: IntegerArray) -> CipherTensor:
+        """x at the base scale and the full level, from the key holder's encryption of floor((x + r) / 2**k).
+
+        k is what the scale of x has over the base scale. Taking off floor(r / 2**k) leaves floor(x / 2**k) or one unit
+        more: an error below one unit of the base scale, and zero on average (Mohassel and Zhang, SecureML, IEEE S&P
+        2017, section 4.1).
+        """
+        self._pair(refreshed, x)
+        self._single_lane("unmask_refreshed")
+        unit = 2.0**-refreshed.log_scale
+        bound = x.bound + unit
+        self._room(bound, refreshed.level, refreshed.log_scale, "refresh")
+        shifted = shift(masks, whole_bits(x.log_scale) - whole_bits(refreshed.log_scale))
+        data = self._add_integers(refreshed, -shifted)
+        return self._result(data, x.shape, refreshed.level, refreshed.log_scale, bound)
+
     def _crossed(self, x: CipherTensor, y: CipherTensor, i: int, r: Iterable[int], s: Iterable[int]) -> list[Mpz]:
         n_squared = self.public.n_squared
         if x is y:
@@ -233,6 +266,18 @@ class PaillierEvaluator(Ledger):
         plan = WeightedSums.of(to_fixed(weights, whole_bits(plain_bits)).T.tolist())
         return [self._blinded(plan.run(row, self.public.n_squared)) for row in x.data]
 
+    def _sum_samples(self, x: CipherTensor) -> Rows:
+        n_squared = self.public.n_squared
+        total = x.data[0]
+        for row in x.data[1:]:
+            total = _products(total, row, n_squared)
+        return [self._blinded(total)]
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Rows:
+        plan = WeightedSums.of(to_fixed(weights, whole_bits(plain_bits)).T.tolist())
+        columns = zip(*x.data, strict=True)
+        return [self._blinded([total for column in columns for total in plan.run(column, self.public.n_squared)])]
+
     def _rerandomize(self, x: CipherTensor) -> Rows:
         blinding = iter(self.pool.take_many(sum(map(len, x.data))))
         n_squared = self.public.n_squared
@@ -243,9 +288,10 @@ class PaillierEvaluator(Ledger):
         return [c if c != 1 else self.pool.take() for c in ciphertexts]
 
 
-def mask_bits_for(bound: FloatArray, log_scale: float) -> int:
-    """The least number of bits of masks that hide values of this bound: their own size and 80 more."""
-    return math.ceil(max(log2_bound(bound) + log_scale, 0.0)) + STATISTICAL_BITS
+def _shares_of_zero(n: int, count: int) -> list[int]:
+    """Numbers uniform modulo n but for their sum, which is zero modulo n; so any count - 1 of them are independent."""
+    free = [secrets.randbelow(n) for _ in range(count - 1)]
+    return [*free, -sum(free) % n]
 
 
 def _products(left: Sequence[Mpz], right: Sequence[Mpz], modulus: Mpz) -> list[Mpz]:
