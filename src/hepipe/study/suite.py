@@ -163,8 +163,8 @@ def largest(results: pd.DataFrame) -> pd.DataFrame:
 def figure_summary(results: pd.DataFrame) -> Picture:
     """Quality and cost of every model and policy of ``read_results``; the mark says what is revealed.
 
-    Quality is that of the decrypted scores of the most rows on any scheme; where there is no target, the least agreement
-    with the model in the clear. Bars are one standard error (SE) of a share of rows. Costs are those of each scheme's
+    Quality is that of the decrypted scores of the most rows on any scheme; without a target, the least agreement with
+    the model in the clear. Bars are one standard error (SE) of a share of rows. Costs are those of each scheme's
     largest batch, also where several notebooks measured the same model on the same data.
     """
     results = largest(results[results["data"] != RANDOM])
