@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from hepipe.schemes.registry import scheme
     from hepipe.study.compare import compare
     from hepipe.study.datasets import load
-    from hepipe.study.estimators import EncryptedClassifier, EncryptedRegressor
+    from hepipe.study.estimators import EncryptedClassifier, EncryptedClusterer, EncryptedRegressor
     from hepipe.study.plan import plan
 
 __version__ = "0.1.0"
 __all__ = [
     "Client",
     "EncryptedClassifier",
+    "EncryptedClusterer",
     "EncryptedRegressor",
     "Server",
     "compare",
@@ -37,6 +38,7 @@ __all__ = [
 _HOMES = {
     "Client": "protocol.parties",
     "EncryptedClassifier": "study.estimators",
+    "EncryptedClusterer": "study.estimators",
     "EncryptedRegressor": "study.estimators",
     "Server": "protocol.parties",
     "compare": "study.compare",

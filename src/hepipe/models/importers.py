@@ -16,6 +16,7 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures
 from sklearn.utils.validation import check_is_fitted
 
 from hepipe.errors import UnsupportedModel
+from hepipe.models.kmeans import CLUSTERERS, GAP_BITS, KMeansModel, kmeans_from_sklearn
 from hepipe.models.linear import LinearModel, linear_regression, logit_model
 from hepipe.models.mlp import MlpModel, mlp_from_sklearn
 from hepipe.models.polynomial_regression import PolynomialModel, polynomial_regression
@@ -35,16 +36,19 @@ def from_sklearn(
     X_train: npt.ArrayLike | pd.DataFrame | None = None,
     degree: int | None = None,
     powers: str = "client",
-) -> LinearModel | PolynomialModel | MlpModel | DecisionTreeModel:
+    reveal: str = "index",
+    gap_bits: float = GAP_BITS,
+) -> LinearModel | PolynomialModel | MlpModel | DecisionTreeModel | KMeansModel:
     """The model of a fitted estimator, alone or last in a Pipeline of an imputer and scalers.
 
     A linear or logistic regression; a linear regression after PolynomialFeatures; MLPClassifier or MLPRegressor; a tree
-    or a forest after a Binner, with an imputer before it or not.
+    or a forest after a Binner, with an imputer before it or not; KMeans or MiniBatchKMeans.
 
     schema           the published range of each column, matched by name where the estimator knows names; without it
                      only |x| <= 2**16 is promised, which costs 16 bits of room. Imputer fills are published; scalers
                      are not: they are folded into the weights
     X_train, degree  for networks: see models.mlp.mlp; powers for PolynomialFeatures: see polynomial_regression
+    reveal, gap_bits  for k-means, with X_train: see models.kmeans.kmeans_from_sklearn
 
     UnsupportedModel for anything else, sklearn's NotFittedError before ``fit``.
     """
@@ -53,10 +57,10 @@ def from_sklearn(
     features = int(estimator.n_features_in_)
     if isinstance(last, (*TREES, *FORESTS)):
         return _tree(steps, last, _schema(estimator, schema, features), features)
-    if not isinstance(last, (*REGRESSORS, LogisticRegression, MLPClassifier, MLPRegressor)):
+    if not isinstance(last, (*REGRESSORS, LogisticRegression, MLPClassifier, MLPRegressor, *CLUSTERERS)):
         raise UnsupportedModel(
-            f"{type(last).__name__} cannot be evaluated on encrypted data here: use a linear or logistic regression or "
-            "a network, alone or in a Pipeline of an imputer and scalers, or a tree or forest after a Binner"
+            f"{type(last).__name__} cannot be evaluated on encrypted data here: use a linear or logistic regression, a "
+            "network or k-means, alone or in a Pipeline of an imputer and scalers, or a tree or forest after a Binner"
         )
     polynomial = steps.pop() if steps and isinstance(steps[-1], PolynomialFeatures) else None
     fill, slope, offset = _folded(steps, features)
@@ -66,6 +70,8 @@ def from_sklearn(
         return polynomial_regression(polynomial, last.coef_, last.intercept_, published, **before, powers=powers)
     if polynomial is not None:
         raise UnsupportedModel(f"PolynomialFeatures before {type(last).__name__}: use them before a linear regression")
+    if isinstance(last, CLUSTERERS):
+        return kmeans_from_sklearn(last, published, **before, reveal=reveal, gap_bits=gap_bits, X_train=X_train)
     if isinstance(last, (MLPClassifier, MLPRegressor)):
         return mlp_from_sklearn(last, published, **before, X_train=X_train, degree=degree)
     return _linear(last, published, fill, slope, offset)

@@ -35,7 +35,8 @@ class DecisionTreeModel:
     """A tree padded to the complete tree of its published depth, or several of them summed.
 
     Price of one tree: Paillier 0 levels, 0 rounds, 2**depth full exponentiations a row and exact; CKKS 1, 2, 2, 3, 3, 4
-    levels at depth 1 to 6. A forest costs the same levels, on Paillier as many rounds of masked products.
+    levels at depth 1 to 6. A forest costs the same levels; on Paillier still no round, and twice the exponentiations a
+    tree.
     """
 
     profile: BinProfile
@@ -84,6 +85,9 @@ def tree_from_sklearn(
     fitted, forest = _members(estimator)
     classes = tuple(estimator.classes_.tolist()) if hasattr(estimator, "classes_") else ()
     grids = check_grids(grids, len(schema.columns))
+    if not any(map(len, grids)) and not any(one.get_depth() for one in fitted):
+        # Constant columns make a constant tree; a point that no value exceeds gives it the one bit that is encrypted.
+        grids = (schema.high[:1], *grids[1:])
     kind = "classification" if classes else "regression"
     profile = BinProfile.of(kind, schema, 1, fill, grids=grids, classes=classes)
     leaf = _leaf_value(classes, "probability" if forest else output, len(fitted))

@@ -91,7 +91,7 @@ def _measure(model: Any, planned: Plan, X: Any, y: Any, repeats: int) -> Measure
             scores, traffic, result = _query(client, server, X, watch)
     with offline("pools"):
         ahead = _fill(planned, client, server, model)
-    reference = clear_scores(model, X, planned.policy)
+    reference = clear_scores(model, X, planned.policy, selects=planned.parameters.name == "paillier")
     exact_scores = model.exact(X) if hasattr(model, "exact") else reference
     errors = ErrorBudget(
         approximation_error=float(np.abs(reference - exact_scores).max()),
