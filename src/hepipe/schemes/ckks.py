@@ -1,4 +1,4 @@
-"""CKKS on SEAL: one feature column per ciphertext, explicit levels and exact scales, no rotations, no Galois keys.
+"""CKKS on SEAL: one feature column per ciphertext, explicit levels and exact scales.
 
 The key owner encrypts symmetrically, so that one polynomial travels as a 64-byte seed. Plaintext factors are encoded
 at the scale of the prime that rescaling will drop, which restores the operand's scale exactly; sums of products are
@@ -8,10 +8,8 @@ eprint 2020/1533).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,56 +19,9 @@ import tenseal.sealapi as sealapi
 from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
 from hepipe.schemes import seal
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain, blocks
-from hepipe.schemes.ledger import Ledger, check_fresh, check_values
+from hepipe.schemes.ckks_keys import CkksEvaluationKeys, CkksPublicKey, CkksSecretKey, generate
+from hepipe.schemes.ledger import Ledger, check_fresh, check_values, rotation_features
 from hepipe.schemes.parameters import CkksParameters
-from hepipe.schemes.secret import SecretKey
-
-
-@dataclass(frozen=True, eq=False)
-class CkksPublicKey:
-    """The encryption key: an encryption of zero at the key level, half of it a seed."""
-
-    parameters: CkksParameters
-    parts: seal.Polynomials
-
-    @cached_property
-    def key_id(self) -> str:
-        """Digest of the parameters and of the key itself."""
-        content = repr(self.parameters).encode() + (self.parts.seed or b"") + self.parts.residues.tobytes()
-        return hashlib.sha256(b"hepipe ckks public key\0" + content).hexdigest()[:32]
-
-    @cached_property
-    def handle(self) -> Any:
-        """SEAL's object."""
-        context = seal.context(self.parameters)
-        body = seal.put_together(self.parts, context.key_parms_id, 1.0)
-        return seal.load(sealapi.PublicKey(), context.seal, body)
-
-
-@dataclass(frozen=True, eq=False)
-class CkksEvaluationKeys:
-    """The relinearization key; empty for linear circuits, which need none."""
-
-    parameters: CkksParameters
-    parts: list[seal.Polynomials] = field(default_factory=list)
-
-    @cached_property
-    def handle(self) -> Any:
-        """SEAL's object."""
-        context = seal.context(self.parameters)
-        body = seal.put_together_switching_keys(self.parts, context.key_parms_id)
-        return seal.load(sealapi.RelinKeys(), context.seal, body)
-
-
-class CkksSecretKey(SecretKey):
-    """The secret polynomial, inside SEAL; refuses to be copied, pickled or printed."""
-
-    def __init__(self, parameters: CkksParameters, handle: Any, key_id: str) -> None:
-        super().__init__(key_id)
-        self.parameters, self._handle = parameters, handle
-
-    def _material(self) -> bytes:
-        return seal.save(self._handle)
 
 
 class CkksScheme:
@@ -82,22 +33,11 @@ class CkksScheme:
         self.parameters = parameters or CkksParameters()
         linear = Feature.ADD | Feature.MUL_PLAIN
         self.features = linear if self.parameters.complex_slots else linear | Feature.MUL
+        self.features |= rotation_features(self.parameters)
 
     def keygen(self) -> KeySet:
-        """Fresh keys; a relinearization key only where ciphertexts can be multiplied."""
-        context, degree = seal.context(self.parameters), self.parameters.poly_modulus_degree
-        generator = sealapi.KeyGenerator(context.seal)
-        handle = generator.secret_key()
-        # A public key is a symmetric encryption of zero at the key level; made so, half of it is a seed.
-        zero = sealapi.Encryptor(context.seal, handle).encrypt_zero_symmetric(context.key_parms_id)
-        public = CkksPublicKey(self.parameters, seal.take_apart(seal.save(zero), degree))
-        relin: list[seal.Polynomials] = []
-        if Feature.MUL in self.features:
-            keys = sealapi.RelinKeys()
-            generator.create_relin_keys(keys)
-            relin = seal.take_apart_switching_keys(seal.save(keys), degree)
-        secret = CkksSecretKey(self.parameters, handle, public.key_id)
-        return KeySet(secret, public, CkksEvaluationKeys(self.parameters, relin))
+        """Fresh keys: the secret key, the public one, and what switches keys (``parameters.rotations``)."""
+        return generate(self.parameters)
 
     def encryptor(self, key: CkksSecretKey | CkksPublicKey) -> CkksEncryptor:
         """Symmetric and seeded for the key owner, public-key (twice the bytes, 2 to 3 bits more noise) for others."""
@@ -330,8 +270,16 @@ class CkksEvaluator(Ledger):
 
     def _finished(self, product: Any, level: int) -> Any:
         """Two polynomials again, rescaled."""
-        self._seal.relinearize_inplace(product, self._evaluation.handle)
+        self._seal.relinearize_inplace(product, self._evaluation.relin_handle)
         return self._rescaled(product, level)
+
+    def _rotate(self, x: CipherTensor, step: int) -> Any:
+        return [[self._rotated(item, step) for item in block] for block in self._columns(x)]
+
+    def _rotated(self, ciphertext: Any, step: int) -> Any:
+        result = sealapi.Ciphertext()
+        self._seal.rotate_vector(ciphertext, step, self._evaluation.galois_handle, result)
+        return result
 
     def _drop(self, x: CipherTensor, level: int) -> Any:
         return [[self._switched(item, level) for item in block] for block in self._columns(x)]

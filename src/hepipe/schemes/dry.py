@@ -175,8 +175,10 @@ class DryEvaluator(Ledger):
         bias = x.bound * y.data[0] + y.bound * x.data[0] + x.data[0] * y.data[0]
         parts = x.bound * y.data[1], y.bound * x.data[1]
         std = parts[0] + parts[1] if x is y else np.hypot(*parts)
-        scale = x.log_scale + y.log_scale - self.parameters.rescale_bits(x.level)
-        return np.stack([bias, np.hypot(std, self.parameters.product_error(scale, x.level))])
+        raw = x.log_scale + y.log_scale
+        finish = self.parameters.product_error(raw - self.parameters.rescale_bits(x.level), x.level)
+        # Relinearization switches keys before the rescaling, at the scale of both factors.
+        return np.stack([bias, np.sqrt(std**2 + finish**2 + self.parameters.switching_error(raw, x.level) ** 2)])
 
     def _rotate(self, x: CipherTensor, step: int) -> Any:
         self._count("rotate", x.shape)
