@@ -104,8 +104,8 @@ class Stream:
 class Product:
     """A product of two ciphertexts as it comes out: three polynomials, not yet relinearized and rescaled.
 
-    Switching keys costs most of a product. A weighted sum of products needs it once, after the sum, so it waits until
-    something else than such a sum uses the product. The rescaling waits as well: before relinearization it would
+    Switching keys costs most of a product. A sum of products, weighted or not, needs it once, after the sum, so it waits
+    until something else than such a sum uses the product. The rescaling waits as well: before relinearization it would
     multiply the rounding of the third polynomial by s**2.
     """
 
@@ -183,8 +183,14 @@ class CkksEvaluator(Ledger):
 
     def _add(self, x: CipherTensor, y: CipherTensor, sign: int) -> Any:
         operation = self._seal.add if sign > 0 else self._seal.sub
-        pairs = zip(self._columns(x), self._columns(y), strict=True)
-        return [[self._into(operation, a, _at_scale(b, a)) for a, b in zip(p, q, strict=True)] for p, q in pairs]
+        pairs = zip(x.data, y.data, strict=True)
+        return [[self._sum_of(operation, a, b) for a, b in zip(p, q, strict=True)] for p, q in pairs]
+
+    def _sum_of(self, operation: Callable[..., None], a: Any, b: Any) -> Any:
+        if _waits(a) and _waits(b):  # products of one level: relinearized once, after their sum
+            return Product(self._into(operation, a.raw, _at_scale(b.raw, a.raw)), a.finish)
+        a, b = expand(a, self._context), expand(b, self._context)
+        return self._into(operation, a, _at_scale(b, a))
 
     def _add_plain(self, x: CipherTensor, values: FloatArray) -> Any:
         result = []
