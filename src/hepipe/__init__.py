@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from hepipe.study.datasets import load
     from hepipe.study.estimators import EncryptedClassifier, EncryptedRegressor
     from hepipe.study.plan import plan
+    from hepipe.study.trainer import EncryptedTrainer
 
 __version__ = "0.1.0"
 __all__ = [
     "Client",
     "EncryptedClassifier",
     "EncryptedRegressor",
+    "EncryptedTrainer",
     "Server",
     "compare",
     "from_sklearn",
@@ -38,6 +40,7 @@ _HOMES = {
     "Client": "protocol.parties",
     "EncryptedClassifier": "study.estimators",
     "EncryptedRegressor": "study.estimators",
+    "EncryptedTrainer": "study.trainer",
     "Server": "protocol.parties",
     "compare": "study.compare",
     "from_sklearn": "models.importers",

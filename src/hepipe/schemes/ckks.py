@@ -104,9 +104,9 @@ class Stream:
 class Product:
     """A product of two ciphertexts as it comes out: three polynomials, not yet relinearized and rescaled.
 
-    Switching keys costs most of a product. A sum of products, weighted or not, needs it once, after the sum, so it waits
-    until something else than such a sum uses the product. The rescaling waits as well: before relinearization it would
-    multiply the rounding of the third polynomial by s**2.
+    Switching keys costs most of a product. A sum of products, weighted or not, needs it once, after the sum, so it
+    waits until something else than such a sum uses the product. The rescaling waits as well: before relinearization it
+    would multiply the rounding of the third polynomial by s**2.
     """
 
     raw: Any

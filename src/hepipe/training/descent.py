@@ -167,10 +167,11 @@ class Descent:
         """s and a number whose product is (sigmoid - 1/2) / u, a polynomial of u**2; of degree 3 no level is spent."""
         squares = [ev.mul(block, block) for block in u]
         odd = self.sigmoid.coefficients[1::2]
-        if len(odd) == 2:
-            return [ev.add(y, odd[0] / odd[1]).with_bound(1 + abs(odd[0] / odd[1])) for y in squares], odd[1]
-        inner = Approximation(odd, 1.0, self.sigmoid.max_error)
-        return [polynomial.evaluate(ev, y, inner) for y in squares], 1.0
+        if len(odd) > 2:
+            inner = Approximation(odd, 1.0, self.sigmoid.max_error)
+            return [polynomial.evaluate(ev, y, inner) for y in squares], 1.0
+        shift = odd[0] / odd[1]
+        return [ev.add(y, shift).with_bound(np.array([1 + abs(shift)])) for y in squares], odd[1]
 
 
 def _within_one(x: CipherTensor) -> CipherTensor:

@@ -205,7 +205,7 @@ class Columns:
 
     def weights(self, decrypted: FloatArray) -> FloatArray:
         """The tensor of weights has shape (1, columns)."""
-        return decrypted[0]
+        return np.asarray(decrypted[0])
 
     def scores(self, ev: Evaluator, data: Tensors, weights: CipherTensor) -> list[CipherTensor]:
         """u = M v. Price 1 / 1, rows * columns products."""

@@ -60,10 +60,12 @@ def check_domain(descent: Descent, rows: FloatArray) -> float:
 
 
 def largest_rate(descent: Descent, rows: FloatArray) -> float:
-    """The largest step size below ``descent.rate`` that keeps every score in the domain, to three digits, rounded down.
+    """``descent.rate`` if it keeps every score in the domain, else the largest below it that does, to three digits.
 
     Found by bisection below the first safe half; 0 if none of 2**-20 of the rate or more does.
     """
+    if reach(descent, rows) <= DOMAIN:
+        return descent.rate
     high, low = descent.rate, descent.rate / 2
     for _ in range(_HALVINGS):
         if reach(replace(descent, rate=low), rows) <= DOMAIN:
