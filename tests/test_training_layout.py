@@ -131,7 +131,7 @@ def test_a_step_on_15_features_is_far_below_a_full_sum_for_every_column() -> Non
 
 
 def test_no_galois_key_beyond_those_named_is_there() -> None:
-    layout, scheme, keys = ckks(16)
+    _, scheme, keys = ckks(16)
     x = scheme.encryptor(keys.secret).encrypt(np.ones((SMALL.slots, 1)), 1.0)
     with pytest.raises(Unsupported, match="no Galois key rotates by 2"):
         scheme.evaluator(keys).rotate(x, 2)

@@ -20,10 +20,10 @@ _RANK_TOLERANCE = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """x -> matrix (x - mean): unit covariance, with the least change of the columns (ZCA; Kessy et al. 2018).
+    """x -> matrix (x - mean): unit covariance, nearest to the standardized columns (ZCA-cor; Kessy et al. 2018).
 
     mean       per raw column; zeros where the model has no intercept
-    matrix     symmetric, (columns, columns); a direction in which the data do not vary is mapped to 0
+    matrix     (columns, columns); a direction in which the data do not vary is mapped to 0
     intercept  whether folded rows begin with a 1
     """
 
@@ -37,12 +37,11 @@ class Whitening:
         mean = X.mean(axis=0) if intercept else np.zeros(X.shape[1])
         # Columns in units of their own spread first, so that "does not vary" means the same for all of them.
         spread = np.sqrt(((X - mean) ** 2).mean(axis=0))
-        constant = spread <= _RANK_TOLERANCE * np.maximum(np.abs(X).max(axis=0), 1e-300)
+        constant = spread <= _RANK_TOLERANCE * np.abs(X).max(axis=0)
         unit = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, spread))
-        values, vectors = np.linalg.eigh(np.cov((X - mean).T * unit[:, None], bias=True).reshape(X.shape[1], -1))
-        if not intercept:
-            values, vectors = np.linalg.eigh((X * unit).T @ (X * unit) / len(X))
-        kept = values > _RANK_TOLERANCE * max(float(values.max(initial=0.0)), 1e-300)
+        standard = (X - mean) * unit
+        values, vectors = np.linalg.eigh(standard.T @ standard / len(X))
+        kept = values > _RANK_TOLERANCE * max(float(values[-1]), 1.0)
         if not kept.any():
             raise OutOfRange("no column varies: there is nothing to learn from")
         root = np.where(kept, 1.0 / np.sqrt(np.where(kept, values, 1.0)), 0.0)
