@@ -155,8 +155,8 @@ class Evaluator(Protocol):
         """x @ w for w of shape (features, outputs). Price 1 / 0."""
         ...
 
-    def sum_samples(self, x: CipherTensor) -> CipherTensor:
-        """The sum over all samples. Price 0 / 0."""
+    def sum_samples(self, x: CipherTensor, weights: npt.ArrayLike | None = None) -> CipherTensor:
+        """The sum over all samples, price 0 / 0; or weighted sums with public weights, price 1 / 0."""
         ...
 
     def rotate(self, x: CipherTensor, k: int) -> CipherTensor:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hepipe.errors import KeyMismatch, ScaleMismatch
 from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, KeySet, Plain
-from hepipe.schemes.fixedpoint import from_fixed, to_fixed
+from hepipe.schemes.fixedpoint import from_fixed, shift, to_fixed
 from hepipe.schemes.ledger import Ledger, check_choices, check_fresh, check_values
 from hepipe.schemes.parameters import ClearParameters
 
@@ -95,13 +95,6 @@ class ClearEvaluator(Ledger):
         self.key_id, self.policy = key_id, policy
         self.features = ClearScheme.features | (Feature.SELECT if parameters.exact else Feature(0))
 
-    def sum_samples(self, x: CipherTensor) -> CipherTensor:
-        """The sum over all samples, shape (1, features). Price 0 / 0."""
-        self._own(x)
-        return self._result(
-            x.data.sum(axis=0, keepdims=True), (1, x.shape[1]), x.level, x.log_scale, x.bound * x.shape[0]
-        )
-
     def ask(self, fn: Exact, x: CipherTensor) -> CipherTensor:
         """fn(x) at the full budget, as a key holder would answer; under policy "client" only. Price 0 / 0."""
         if self.policy != "client":
@@ -110,6 +103,13 @@ class ClearEvaluator(Ledger):
         bound, scale = fn.bound(x.bound), self.parameters.log_scale
         values = fn.exact(from_fixed(x.data, x.log_scale) if self.parameters.exact else x.data)
         return self._result(self._encode(values, scale), x.shape, self.parameters.depth, scale, bound)
+
+    def refresh(self, x: CipherTensor) -> CipherTensor:
+        """x at the full level and the base scale, without a round: there is nobody to hide it from. Price 0 / 0."""
+        self._own(x)
+        depth, scale = self.parameters.depth, self.parameters.log_scale
+        data = shift(x.data, int(x.log_scale - scale)) if self.parameters.exact else x.data
+        return self._result(data, x.shape, depth, scale, x.bound)
 
     def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
         """The value of the column whose cost is zero; only with ``exact``, where it stands for Paillier's."""
@@ -152,6 +152,12 @@ class ClearEvaluator(Ledger):
 
     def _rotate(self, x: CipherTensor, step: int) -> Any:
         return np.roll(x.data, -step, axis=0)
+
+    def _sum_samples(self, x: CipherTensor) -> Any:
+        return x.data.sum(axis=0, keepdims=True)
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        return (x.data.T @ self._encode(weights, plain_bits)).reshape(1, -1)
 
     def _rerandomize(self, x: CipherTensor) -> Any:
         return x.data

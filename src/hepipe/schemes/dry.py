@@ -6,6 +6,7 @@ and the standard deviation of a random part (noise). No keys, no ciphertexts, no
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,14 +18,15 @@ import numpy.typing as npt
 from hepipe.errors import Unsupported
 from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, Plain
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
-from hepipe.schemes.ledger import Ledger, check_choices, rotation_features
-from hepipe.schemes.parameters import TAIL_SIGMAS, Parameters
+from hepipe.schemes.ledger import Ledger, check_choices, check_room, row_features
+from hepipe.schemes.mask_room import LEAST_BITS, mask_room
+from hepipe.schemes.masks import mask_bits_for
+from hepipe.schemes.parameters import STATISTICAL_BITS, TAIL_SIGMAS, CkksParameters, Parameters
 
 KEY_ID = "0" * 32
 _LINEAR = Feature.ADD | Feature.MUL_PLAIN
-_ROWS = Feature.ROTATE | Feature.SUM_SAMPLES
 _FEATURES = {
-    "clear": _LINEAR | Feature.MUL | _ROWS,
+    "clear": _LINEAR | Feature.MUL,
     "paillier": _LINEAR | Feature.SELECT,
     "ckks": _LINEAR | Feature.MUL,
 }
@@ -39,6 +41,7 @@ class DryEvaluator(Ledger):
     peak_bits     the most bits a value, scaled, occupies anywhere in the circuit, results included
     lowest_level  the lowest level that any value reaches
     revealed      what the rounds show to the key holder besides the result
+    hidden_bits   the fewest bits by which the mask of a refresh exceeds what it hides; infinite where there is none
     """
 
     def __init__(self, parameters: Parameters, policy: str = "polynomial") -> None:
@@ -46,11 +49,11 @@ class DryEvaluator(Ledger):
         self.key_id = KEY_ID
         self.operations: Counter[str] = Counter()
         self.rounds = self.bytes_up = self.bytes_down = 0
-        self.peak_bits = 0.0
+        self.peak_bits, self.hidden_bits = 0.0, math.inf
         self.lowest_level = parameters.depth
         self.policy = policy
         self.features = _FEATURES["paillier" if getattr(parameters, "exact", False) else parameters.name]
-        self.features |= rotation_features(parameters)
+        self.features |= row_features(parameters)
         self.revealed: list[str] = []
 
     def fresh(self, shape: tuple[int, int], bound: Plain) -> CipherTensor:
@@ -95,6 +98,43 @@ class DryEvaluator(Ledger):
         limits, parameters = fn.bound(x.bound), self.parameters
         self._room(limits, parameters.depth, parameters.log_scale, fn.name)
         return CipherTensor(error, x.shape, parameters.depth, parameters.log_scale, limits, KEY_ID)
+
+    def refresh(self, x: CipherTensor) -> CipherTensor:
+        """x at the full level and the base scale, one round; without encryption none."""
+        self._own(x)
+        depth, scale = self.parameters.depth, self.parameters.log_scale
+        if isinstance(self.parameters, CkksParameters):
+            error = self._refreshed(x, self.parameters)
+        elif self.parameters.name == "paillier":
+            error = self._truncated(x)
+        else:
+            error = x.data
+        return self._result(error, x.shape, depth, scale, x.bound)
+
+    def _refreshed(self, x: CipherTensor, parameters: CkksParameters) -> Any:
+        """An encryption of zero before, a fresh one after, which covers a unit of a coefficient for the scale."""
+        room = mask_room(parameters, x.bound, x.log_scale, x.level, seen=self.policy == "client")
+        self._exchange(x.shape, room.level)
+        self.hidden_bits = min(self.hidden_bits, room.bits)
+        if room.bits < LEAST_BITS:
+            self.revealed.append(f"refreshed values, under masks of {room.bits:.0f} bits only")
+        before, (_, after) = parameters.product_error(x.log_scale, room.level), parameters.fresh_error()
+        return np.stack([x.data[0], np.sqrt(x.data[1] ** 2 + before**2 + after**2)])
+
+    def _truncated(self, x: CipherTensor) -> Any:
+        if self.parameters.slots != 1:
+            raise Unsupported("a mask for each sample needs one sample per ciphertext: plan with lanes=1")
+        check_room(self.parameters, np.array([2.0]), x.level, mask_bits_for(x.bound, x.log_scale), "mask")
+        self._exchange(x.shape, 0)
+        self.hidden_bits = min(self.hidden_bits, STATISTICAL_BITS)
+        return np.stack([x.data[0] + 2.0**-self.parameters.log_scale, x.data[1]])
+
+    def _exchange(self, shape: tuple[int, int], level: int) -> None:
+        for name in ("mask", "rerandomize", "encrypt"):
+            self._count(name, shape)
+        self.rounds += 1
+        self.bytes_down += HEADER_BYTES + body_bytes(self.parameters, shape, level)
+        self.bytes_up += HEADER_BYTES + body_bytes(self.parameters, shape, self.parameters.depth, fresh=True)
 
     def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
         """The value whose cost is zero, where the scheme can blind the others."""
@@ -183,6 +223,47 @@ class DryEvaluator(Ledger):
     def _rotate(self, x: CipherTensor, step: int) -> Any:
         self._count("rotate", x.shape)
         return np.stack([x.data[0], np.hypot(x.data[1], self.parameters.switching_error(x.log_scale, x.level))])
+
+    def _sum_samples(self, x: CipherTensor) -> Any:
+        places = self._blocks(x) * self.parameters.slots if self.parameters.name == "ckks" else x.shape[0]
+        self.operations["add"] += (self._blocks(x) - 1) * x.shape[1]
+        return self._folded(x.data[0] * x.shape[0], x.data[1] * math.sqrt(places), x.log_scale, x.level)
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        samples, k = weights.shape
+        self._count("mul_plain", x.shape, k)
+        rounding, spread = self._encoding_error(plain_bits)
+        bias = np.outer(x.data[0], np.abs(weights).sum(axis=0)) + samples * rounding * x.bound[:, None]
+        noise = np.outer(x.data[1], np.sqrt((weights**2).sum(axis=0)))
+        std = np.hypot(noise, math.sqrt(samples) * spread * x.bound[:, None]).ravel()
+        dropped = self.parameters.rescale_bits(x.level)
+        scale = x.log_scale + plain_bits - dropped
+        if dropped:  # once for all blocks; what it rounds in each slot is summed as well
+            self._count("rescale", (1, len(std)))
+            std = np.hypot(std, self.parameters.product_error(scale, x.level) * math.sqrt(self.parameters.slots))
+        return self._folded(bias.ravel(), std, scale, x.level - 1)
+
+    def _folded(self, bias: FloatArray, std: FloatArray, log_scale: float, level: int) -> Any:
+        """All slots added up by rotations; elsewhere samples are added one by one, without error."""
+        if not isinstance(self.parameters, CkksParameters):
+            return np.stack([bias, std])
+        slots, steps = self.parameters.slots, self.parameters.slots.bit_length() - 1
+        for name in ("rotate", "add"):
+            self.operations[name] += steps * len(std)
+        # What a rotation rounds is added up by those that follow; the rest stands in few slots, whose squares sum to
+        # pi**2 / 8 of the worst.
+        rounding = self.parameters.product_error(log_scale, level)
+        switching = self.parameters.switching_error(log_scale, level)
+        peaks = steps * math.pi**2 / 8 * (switching**2 - rounding**2)
+        return np.stack([bias, np.sqrt(std**2 + (slots - 1) * rounding**2 + peaks)])
+
+    def _encoding_error(self, bits: float) -> tuple[float, float]:
+        if isinstance(self.parameters, CkksParameters):
+            return 0.0, self.parameters.encoding_error(bits)
+        return 2.0 ** -(bits + 1), 0.0
+
+    def _blocks(self, x: CipherTensor) -> int:
+        return -(-x.shape[0] // self.parameters.slots)
 
     def _rerandomize(self, x: CipherTensor) -> Any:
         self._count("rerandomize", x.shape)

@@ -23,6 +23,12 @@ SCALE_TOLERANCE = 2.0**-36
 """Two log_scales closer than this are the same scale: the relative error of the value is below 2**-36."""
 
 
+_NO_SUMS = {
+    "ckks": "a sum over samples rotates by every power of two below the slots: give CkksParameters those rotations",
+    "paillier": "samples share a ciphertext as lanes, which cannot be moved: plan with lanes=1, or sum at the client",
+}
+
+
 class Ledger:
     """Checks and bookkeeping; subclasses fulfil the ``_kernel`` methods, which see only valid operands."""
 
@@ -75,6 +81,29 @@ class Ledger:
         step = check_rotation(self.parameters, x.shape[0], k)
         return self._result(self._rotate(x, step), x.shape, x.level, x.log_scale, x.bound) if step else x
 
+    def sum_samples(self, x: CipherTensor, weights: npt.ArrayLike | None = None) -> CipherTensor:
+        """The sum over all samples, shape (1, features). Price 0 / 0.
+
+        With public ``weights`` of shape (samples, k), shape (1, features * k): column f * k + j is the sum over p of
+        weights[p, j] x[p, f]. Price 1 / 0. On CKKS log2(slots) key switches a column. Reveals nothing.
+        """
+        self._own(x)
+        if Feature.SUM_SAMPLES not in self.features:
+            raise Unsupported(_NO_SUMS[self.parameters.name])
+        if weights is not None:
+            return self._weighted_sums(x, _sample_weights(weights, x.shape[0]))
+        if x.shape[0] == 1:
+            return x
+        bound = x.bound * x.shape[0]
+        self._room(bound, x.level, x.log_scale, "sum_samples")
+        return self._result(self._sum_samples(x), (1, x.shape[1]), x.level, x.log_scale, bound)
+
+    def _weighted_sums(self, x: CipherTensor, weights: FloatArray) -> CipherTensor:
+        plain_bits, level, scale = self._plain_product(x, None, "sum_samples")
+        bound = np.outer(x.bound, (np.abs(weights) + 2.0 ** -(plain_bits + 1)).sum(axis=0)).ravel()
+        self._room(bound, x.level, x.log_scale + plain_bits, "sum_samples")
+        return self._result(self._sum_weighted(x, weights, plain_bits), (1, len(bound)), level, scale, bound)
+
     def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:
         """x * y, feature by feature. Price 1 / 1."""
         self._pair(x, y)
@@ -116,7 +145,6 @@ class Ledger:
         return replace(parts[0], data=self._join(parts), shape=shape, bound=bound)
 
     select = not_supported("this scheme selects by products of indicators: see circuits.selection")
-    sum_samples = not_supported("sums over samples are not part of this evaluator")
     refresh = not_supported("refresh takes a round with the key holder: wrap the evaluator in Interactive")
     ask = not_supported("ask takes a round with the key holder: wrap the evaluator in Interactive")
 
@@ -137,6 +165,12 @@ class Ledger:
         raise NotImplementedError
 
     def _rotate(self, x: CipherTensor, step: int) -> Any:
+        raise NotImplementedError
+
+    def _sum_samples(self, x: CipherTensor) -> Any:
+        raise NotImplementedError
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
         raise NotImplementedError
 
     def _drop(self, x: CipherTensor, level: int) -> Any:
@@ -228,12 +262,12 @@ class Ledger:
 
 def check_room(parameters: Parameters, bound: FloatArray, level: int, log_scale: float, operation: str) -> None:
     """OutOfRange unless values up to ``bound`` at ``log_scale`` fit a ciphertext at ``level``."""
-    largest = float(np.max(bound, initial=0.0))
-    bits = math.log2(largest) if largest > 0 else 0.0
+    bits = log2_bound(bound)
     # However small the values, SEAL takes no scale that the modulus does not hold.
     need = log_scale + (max(bits, 0.0) if parameters.name == "ckks" else bits)
     room = parameters.capacity_bits(level)
     if not need < room:
+        largest = float(np.max(bound, initial=0.0))
         raise OutOfRange(
             f"{operation}: |value| up to {largest:.3g} at log_scale {log_scale:.1f} needs {need:.1f} bits, "
             f"the ciphertext holds {room:.1f} at level {level}: lower the input bound, or plan with it"
@@ -259,12 +293,19 @@ def check_rotation(parameters: Parameters, samples: int, k: int) -> int:
     return step
 
 
-def rotation_features(parameters: Parameters) -> Feature:
-    """ROTATE where there is any Galois key, SUM_SAMPLES where there is one for each power of two."""
+def row_features(parameters: Parameters) -> Feature:
+    """What can be done with samples: on CKKS where there are Galois keys for it, on Paillier with one lane."""
     if not isinstance(parameters, CkksParameters):
-        return Feature(0)
-    rotates = Feature.ROTATE if parameters.rotations else Feature(0)
-    return rotates | (Feature.SUM_SAMPLES if parameters.sums_samples else Feature(0))
+        rotates, sums = parameters.name == "clear", parameters.name == "clear" or parameters.slots == 1
+    else:
+        rotates, sums = bool(parameters.rotations), parameters.sums_samples
+    return (Feature.ROTATE if rotates else Feature(0)) | (Feature.SUM_SAMPLES if sums else Feature(0))
+
+
+def log2_bound(bound: FloatArray) -> float:
+    """log2 of the largest bound; 0 where all values are zero."""
+    largest = float(np.max(bound, initial=0.0))
+    return math.log2(largest) if largest > 0 else 0.0
 
 
 def check_fresh(parameters: Parameters, bound: FloatArray) -> None:
@@ -318,6 +359,13 @@ def _finite(array: FloatArray) -> FloatArray:
     if not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise OutOfRange(f"value at {where} is {array[where]}: only finite numbers can be encrypted or multiplied")
+    return array
+
+
+def _sample_weights(weights: npt.ArrayLike, samples: int) -> FloatArray:
+    array = _numbers(weights)
+    if array.ndim != 2 or array.shape[0] != samples or not array.shape[1]:
+        raise ShapeMismatch(f"weights of shape {array.shape} for {samples} samples: use (samples, k)")
     return array
 
 

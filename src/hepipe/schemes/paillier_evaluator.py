@@ -17,16 +17,16 @@ import numpy.typing as npt
 
 from hepipe.errors import InsecureParameters, ScaleMismatch, ShapeMismatch, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, not_supported
-from hepipe.schemes.fixedpoint import to_fixed
+from hepipe.schemes.fixedpoint import shift, to_fixed
 from hepipe.schemes.lanes import Mpz, pack, repunit
-from hepipe.schemes.ledger import Ledger, check_choices
+from hepipe.schemes.ledger import Ledger, check_choices, row_features
+from hepipe.schemes.masks import mask_bits_for
 from hepipe.schemes.multiexp import WeightedSums
-from hepipe.schemes.paillier_checks import IntegerArray, block_spans, log2_bound, whole_bits
+from hepipe.schemes.paillier_checks import IntegerArray, block_spans, whole_bits
 from hepipe.schemes.paillier_keys import PaillierPublicKey
 from hepipe.schemes.paillier_randomness import RandomnessPool, UniformSource
 from hepipe.schemes.parameters import PaillierParameters, spend
 
-STATISTICAL_BITS = 80
 _SHUFFLER = secrets.SystemRandom()
 
 Rows = list[list[Mpz]]
@@ -44,12 +44,12 @@ class PaillierEvaluator(Ledger):
 
     def __init__(self, parameters: PaillierParameters, public: PaillierPublicKey, threads: int = 1) -> None:
         self.parameters, self.public, self.key_id = parameters, public, public.key_id
+        self.features |= row_features(parameters)
         self.pool = RandomnessPool(public, UniformSource(public, threads))
 
     mul = mul_pairs = not_supported(
         "a product of two ciphertexts takes a round with the key holder: wrap it in Interactive"
     )
-    sum_samples = not_supported("samples share a ciphertext as lanes, which cannot be moved: sum at the client")
 
     rotate = not_supported("samples share a ciphertext as lanes, which cannot be moved: rotate before encryption")
 
@@ -121,6 +121,22 @@ class PaillierEvaluator(Ledger):
             data.append([c * gmpy2.invert(d, n_squared) % n_squared for c, d in zip(row, crossed, strict=True)])
         return self._result(data, x.shape, level, scale, bound)
 
+    def unmask_refreshed(self, refreshed: CipherTensor, x: CipherTensor, masks: IntegerArray) -> CipherTensor:
+        """x at the base scale and the full level, from the key holder's encryption of floor((x + r) / 2**k).
+
+        k is what the scale of x has over the base scale. Taking off floor(r / 2**k) leaves floor(x / 2**k) or one unit
+        more: an error below one unit of the base scale, and zero on average (Mohassel and Zhang, SecureML, IEEE S&P
+        2017, section 4.1).
+        """
+        self._pair(refreshed, x)
+        self._single_lane("unmask_refreshed")
+        unit = 2.0**-refreshed.log_scale
+        bound = x.bound + unit
+        self._room(bound, refreshed.level, refreshed.log_scale, "refresh")
+        shifted = shift(masks, whole_bits(x.log_scale) - whole_bits(refreshed.log_scale))
+        data = self._add_integers(refreshed, -shifted)
+        return self._result(data, x.shape, refreshed.level, refreshed.log_scale, bound)
+
     def _crossed(self, x: CipherTensor, y: CipherTensor, i: int, r: Iterable[int], s: Iterable[int]) -> list[Mpz]:
         n_squared = self.public.n_squared
         if x is y:
@@ -170,6 +186,18 @@ class PaillierEvaluator(Ledger):
         plan = WeightedSums.of(to_fixed(weights, whole_bits(plain_bits)).T.tolist())
         return [self._blinded(plan.run(row, self.public.n_squared)) for row in x.data]
 
+    def _sum_samples(self, x: CipherTensor) -> Rows:
+        n_squared = self.public.n_squared
+        total = x.data[0]
+        for row in x.data[1:]:
+            total = _products(total, row, n_squared)
+        return [self._blinded(total)]
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Rows:
+        plan = WeightedSums.of(to_fixed(weights, whole_bits(plain_bits)).T.tolist())
+        columns = zip(*x.data, strict=True)
+        return [self._blinded([total for column in columns for total in plan.run(column, self.public.n_squared)])]
+
     def _rerandomize(self, x: CipherTensor) -> Rows:
         blinding = iter(self.pool.take_many(sum(map(len, x.data))))
         n_squared = self.public.n_squared
@@ -178,11 +206,6 @@ class PaillierEvaluator(Ledger):
     def _blinded(self, ciphertexts: list[Mpz]) -> list[Mpz]:
         # x - x and x * 0 come out as the bare 1, which says "zero" to anyone: make it an encryption of zero.
         return [c if c != 1 else self.pool.take() for c in ciphertexts]
-
-
-def mask_bits_for(bound: FloatArray, log_scale: float) -> int:
-    """The least number of bits of masks that hide values of this bound: their own size and 80 more."""
-    return math.ceil(max(log2_bound(bound) + log_scale, 0.0)) + STATISTICAL_BITS
 
 
 def _products(left: Sequence[Mpz], right: Sequence[Mpz], modulus: Mpz) -> list[Mpz]:
