@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hepipe.errors import BudgetExhausted, InsecureParameters, OutOfRange, Unsup
 from hepipe.schemes.base import CipherTensor, FloatArray, Scheme
 from hepipe.schemes.dry import DryEvaluator
 from hepipe.schemes.frames import tensor_bytes
+from hepipe.schemes.mask_room import LEAST_BITS
 from hepipe.schemes.parameters import (
     MAX_LOG_Q,
     TAIL_SIGMAS,
@@ -32,8 +34,9 @@ from hepipe.training.layout import Columns, Diagonals, Layout
 PRECISION_BITS = 5.0
 """Default -log2 of the error allowed in a weight: far below the sampling error of any weight learnt from some data."""
 MODULUS_BITS = {0: 1024, 112: 2048, 128: 3072, 192: 7680, 256: 15360}
-_LARGEST_SCALE = 50
-_MOST_RESERVE = 3
+_SMALLEST_SCALE, _LARGEST_SCALE = 25, 49
+_MOST_FITTING = 12
+_MOST_SQUARE_BITS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +133,8 @@ def plan_training(
         raise InsecureParameters(f"security_bits={security_bits}: use one of {sorted(MODULUS_BITS)}")
     target, best = 2.0 ** -(PRECISION_BITS if precision_bits is None else precision_bits), float("inf")
     for ring in _candidates(descent, columns, scheme, security_bits):
-        fitting = [found for candidate in ring if (found := _tried(*candidate, RowsProfile(row_bound)))]
+        tried = (_tried(*candidate, RowsProfile(row_bound)) for candidate in ring)
+        fitting = islice((found for found in tried if found), _MOST_FITTING)
         finest = min(fitting, key=lambda found: found.error_estimate, default=None)
         if finest and finest.error_estimate <= target:
             return finest
@@ -145,8 +149,8 @@ def plan_training(
 Candidate = tuple[Any, Layout, Descent]
 
 
-def _candidates(descent: Descent, columns: int, scheme: str, security_bits: int) -> Iterator[list[Candidate]]:
-    """Settings of one size, then of the next larger one."""
+def _candidates(descent: Descent, columns: int, scheme: str, security_bits: int) -> Iterator[Iterable[Candidate]]:
+    """Settings of one size, the largest scale first, then of the next larger size."""
     if scheme == "paillier":
         layout = Columns(columns)
         yield [(_paillier(_depth(descent, layout), security_bits), layout, descent)]
@@ -155,7 +159,7 @@ def _candidates(descent: Descent, columns: int, scheme: str, security_bits: int)
         yield [(ClearParameters(depth=_depth(descent, slots), slots=slots.slots), slots, descent)]
     else:
         for degree in (TEST_INSECURE_CKKS.poly_modulus_degree,) if security_bits == 0 else (8192, 16384, 32768):
-            yield list(_ckks(descent, Diagonals(columns, degree // 2), degree, security_bits))
+            yield _ckks(descent, Diagonals(columns, degree // 2), degree, security_bits)
 
 
 def _depth(descent: Descent, layout: Layout) -> int:
@@ -170,21 +174,46 @@ def _paillier(depth: int, security_bits: int) -> PaillierParameters:
 
 
 def _ckks(descent: Descent, layout: Diagonals, degree: int, security_bits: int) -> Iterator[Candidate]:
-    """Every scale for which there is room, with the reserve for a mask that such a scale needs."""
+    """Every chain of primes that the standard leaves room for."""
     insecure, standard = security_bits == 0, max(security_bits, 128)
-    limit = 10**6 if insecure else MAX_LOG_Q[standard][degree]
-    for reserve in range(1, _MOST_RESERVE) if descent.refresh else (0,):
-        asked = replace(descent, reserve=reserve)
-        depth = _depth(asked, layout)
-        for bits in range(26, _LARGEST_SCALE):
-            # The result stands in q0 above its scale; P is larger than q0, so that rotations stay precise.
-            for first in range(bits + 8, 61, 2):
-                special = min(limit - first - bits * depth, 60)
-                if special >= max(first, bits):
-                    chain = (first, *(bits,) * depth, special)
-                    rotations = layout.rotations
-                    common: dict[str, Any] = {"standard_bits": standard, "insecure": insecure, "rotations": rotations}
-                    yield CkksParameters(degree, chain, float(bits), **common), layout, asked
+    asked = replace(descent, reserve=1) if descent.refresh else descent
+    chains = _refreshed_chains if descent.refresh else _chains
+    for bits, chain in chains(_depth(asked, layout), 10**6 if insecure else MAX_LOG_Q[standard][degree]):
+        yield (
+            CkksParameters(degree, chain, float(bits), 0.0, False, standard, insecure, layout.rotations),
+            layout,
+            asked,
+        )
+
+
+def _chains(depth: int, limit: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """(scale, sizes of the primes): the result stands in q0 above its scale."""
+    for bits in range(_LARGEST_SCALE, _SMALLEST_SCALE, -1):
+        for first in range(bits + 8, 61, 2):
+            if (special := _special(limit - first - bits * depth)) >= first:
+                yield bits, (first, *(bits,) * depth, special)
+
+
+def _refreshed_chains(depth: int, limit: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """The same for steps that all begin at the top: q0 and q1 together hold the weights and a mask.
+
+    Key switching errs by the largest prime over P, so those two are made alike. The prime below the top is dropped by
+    u**2 and by M u: the larger it is, the smaller is the scale of s and the more of the result's scale is left for M u,
+    whose rounding is what all the rows add up.
+    """
+    for bits in range(_LARGEST_SCALE, _SMALLEST_SCALE, -1):
+        both = bits + LEAST_BITS + 4  # two bits that the encoder wants, primes below their powers, a carrier up to 2
+        first = max(bits + 5, -(-both // 2))
+        second = max(both - first, 20)
+        for more in range(_MOST_SQUARE_BITS):
+            chain = (first, second, *(bits,) * (depth - 3), bits + more, bits)
+            if (special := _special(limit - sum(chain))) >= max(chain):
+                yield bits, (*chain, special)
+
+
+def _special(room: int) -> int:
+    """P: as large as there is room for, so that rotations stay precise."""
+    return min(room, 60)
 
 
 def _tried(parameters: Any, layout: Layout, descent: Descent, profile: RowsProfile) -> TrainingPlan | None:
@@ -199,11 +228,17 @@ def _tried(parameters: Any, layout: Layout, descent: Descent, profile: RowsProfi
     fresh = sum(tensor_bytes(parameters, x.shape, parameters.depth, fresh=True) for x in data)
     return TrainingPlan(
         parameters=parameters, layout=layout, descent=descent, profile=profile,
-        levels=parameters.depth, rounds=ev.rounds, reveals="; ".join(["weights", *dict.fromkeys(ev.revealed)]),
+        levels=parameters.depth, rounds=ev.rounds, reveals=_revealed(ev),
         error_estimate=error, bytes_up=fresh + ev.bytes_up,
         bytes_down=tensor_bytes(parameters, result.shape, 0) + ev.bytes_down,
         key_bytes=key_frame_bytes(parameters), operations=dict(ev.operations),
     )  # fmt: skip
+
+
+def _revealed(ev: DryEvaluator) -> str:
+    if ev.hidden_bits == float("inf"):
+        return "weights"
+    return f"weights; in each refresh, weights under a mask of {ev.hidden_bits:.0f} bits"
 
 
 def _dry_run(ev: DryEvaluator, layout: Layout, data: list[CipherTensor], descent: Descent) -> tuple[State, float]:
