@@ -77,9 +77,10 @@ class Checkpoint:
 def _manifest(text: bytes) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         found = json.loads(text)
+        canonical = _canonical(found)
     except (ValueError, RecursionError) as error:
         raise MalformedFrame(f"a manifest that is not JSON: {error}") from error
-    if not isinstance(found, dict) or set(found) != {"version", "public", "frames"} or _canonical(found) != text:
+    if not isinstance(found, dict) or set(found) != {"version", "public", "frames"} or canonical != text:
         raise MalformedFrame("a manifest with other fields than version, public and frames, or not canonical")
     public, digests = found["public"], found["frames"]
     if found["version"] != VERSION or not isinstance(public, dict) or not isinstance(digests, dict):
@@ -89,7 +90,7 @@ def _manifest(text: bytes) -> tuple[dict[str, Any], dict[str, str]]:
     return public, digests
 
 
-def _canonical(content: dict[str, Any]) -> bytes:
+def _canonical(content: Any) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
