@@ -99,7 +99,7 @@ class EncryptedTrainer(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # t
         self.rate_ = descent.rate
         self.estimator_ = _fitted(inner, coef, intercept, self.classes_, self)
         self.coef_, self.intercept_ = self.estimator_.coef_, self.estimator_.intercept_
-        self.model_ = from_sklearn(self.estimator_, self.schema)
+        self.model_ = from_sklearn(self, self.schema)
         return self
 
     def decision_function(self, X: npt.ArrayLike) -> FloatArray:
@@ -202,6 +202,4 @@ def _fitted(inner: Any, coef: FloatArray, intercept: float, classes: Any, like: 
     """``inner`` as its own ``fit`` would have left it."""
     inner.coef_, inner.intercept_, inner.classes_ = coef[None, :], np.array([intercept]), classes
     inner.n_features_in_, inner.n_iter_ = like.n_features_in_, np.array([like.steps])
-    if hasattr(like, "feature_names_in_"):
-        inner.feature_names_in_ = like.feature_names_in_
     return inner
