@@ -6,7 +6,6 @@ holder multiply, ``unmask_product`` what comes back.
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from hepipe.schemes.base import CipherTensor, Feature, FloatArray, not_supported
 from hepipe.schemes.fixedpoint import shift, to_fixed
 from hepipe.schemes.lanes import Mpz, pack, repunit
 from hepipe.schemes.ledger import Ledger, check_choices, row_features
-from hepipe.schemes.masks import mask_bits_for
+from hepipe.schemes.masks import mask_bits_for, masked_bound
 from hepipe.schemes.multiexp import WeightedSums
 from hepipe.schemes.paillier_checks import IntegerArray, block_spans, whole_bits
 from hepipe.schemes.paillier_keys import PaillierPublicKey
@@ -87,8 +86,7 @@ class PaillierEvaluator(Ledger):
         need = mask_bits_for(x.bound, x.log_scale)
         if mask_bits < need:
             raise InsecureParameters(f"masks of {mask_bits} bits hide these values badly: use at least {need}")
-        exponent = mask_bits - whole_bits(x.log_scale)
-        bound = x.bound + (math.ldexp(1.0, exponent) if exponent < 1024 else math.inf)
+        bound = masked_bound(x.bound, whole_bits(x.log_scale), mask_bits)
         self._room(bound, x.level, x.log_scale, "mask")
         masks = np.array([secrets.randbits(mask_bits) for _ in range(x.shape[0] * x.shape[1])], dtype=object)
         masks = masks.reshape(x.shape)
