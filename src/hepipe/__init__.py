@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hepipe.study.datasets import load
     from hepipe.study.estimators import EncryptedClassifier, EncryptedClusterer, EncryptedRegressor
     from hepipe.study.plan import plan
+    from hepipe.study.trainer import EncryptedTrainer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "EncryptedClassifier",
     "EncryptedClusterer",
     "EncryptedRegressor",
+    "EncryptedTrainer",
     "Server",
     "compare",
     "from_sklearn",
@@ -40,6 +42,7 @@ _HOMES = {
     "EncryptedClassifier": "study.estimators",
     "EncryptedClusterer": "study.estimators",
     "EncryptedRegressor": "study.estimators",
+    "EncryptedTrainer": "study.trainer",
     "Server": "protocol.parties",
     "compare": "study.compare",
     "from_sklearn": "models.importers",
