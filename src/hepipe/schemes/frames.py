@@ -37,6 +37,12 @@ class Kind(enum.IntEnum):
     MASKED_FACTORS = 3
     MASKED_PRODUCTS = 4
     QUESTION = 5
+    CONTRIBUTION = 32
+    POOLED_SUM = 33
+    MASKED_SYSTEM = 34
+    MASKED_SOLUTION = 35
+    ASSIGNMENT = 36
+    CENTRES = 37
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ samples costs what a single one does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import gmpy2
@@ -192,6 +193,10 @@ class PaillierDecryptor:
                 integers[span, feature] = self._lanes(ciphertext, span.stop - span.start)
         check_range(integers, x.bound, x.log_scale, "a decrypted value is over its bound")
         return integers
+
+    def residues(self, ciphertexts: Sequence[Mpz]) -> list[Mpz]:
+        """The plaintexts modulo n, whole and unsigned: for protocols over Z_n, where every residue is a value."""
+        return [self._plaintext(c) for c in ciphertexts]
 
     def _chosen(self, row: list[Mpz], x: CipherTensor) -> int:
         """The one value of a row that is not random; a random one is within the bound with probability 2**-2900."""
