@@ -148,7 +148,8 @@ class KeyHolder:
         sums = [int(value) for value in self._decryptor.decrypt_integers(x)[:, 0]]
         if sums[0] != rows:
             raise AgreementBroken(f"the sum counts {sums[0]} rows, stated are {rows}: an owner stated a wrong number")
-        numerators, denominator = solve(*self.agreement.system(sums))
+        # A column of which less than 2**(fraction_bits / 2) units of rounding is its own would get weights of noise.
+        numerators, denominator = solve(*self.agreement.system(sums), least=rows << self.agreement.fraction_bits)
         return self.agreement.unscaled([(value, denominator) for value in numerators], rows)
 
     def _once(self) -> None:

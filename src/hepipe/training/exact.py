@@ -11,19 +11,27 @@ from hepipe.schemes.lanes import Mpz
 
 Matrix = Sequence[Sequence[int]]
 
-_SINGULAR = "the columns of the pooled rows depend on each other: leave one out, or take a ridge with alpha > 0"
+_SINGULAR = (
+    "the columns of the pooled rows depend on each other, exactly or up to their rounding: leave one out, take a ridge "
+    "with alpha > 0, or publish narrower ranges"
+)
 
 
-def solve(matrix: Matrix, right: Sequence[int]) -> tuple[list[Mpz], Mpz]:
+def solve(matrix: Matrix, right: Sequence[int], least: int = 0) -> tuple[list[Mpz], Mpz]:
     """(numerators, denominator) of the solution of an integer system; the denominator is the determinant up to sign.
 
     Elimination without fractions (Bareiss, Math. Comp. 22, 1968): every division is exact, and no entry outgrows a
-    minor of the matrix. IllPosed if it is singular. Price: size**3 / 3 products of integers up to the determinant.
+    minor of the matrix. Price: size**3 / 3 products of integers up to the determinant.
+
+    IllPosed if the matrix is singular; or if it is a Gram matrix and some column but the first, once the earlier ones
+    are taken out of it, keeps a sum of squares below ``least``.
     """
     rows = [[gmpy2.mpz(value) for value in (*row, b)] for row, b in zip(matrix, right, strict=True)]
     size, previous = len(rows), gmpy2.mpz(1)
     for k in range(size):
         _pivot(rows, k)
+        if least and k and rows[k][k] < least * previous:  # the ratio of pivots is that sum of squares
+            raise IllPosed(_SINGULAR)
         for i in range(k + 1, size):
             below = [rows[k][k] * rows[i][j] - rows[i][k] * rows[k][j] for j in range(k + 1, size + 1)]
             rows[i][k + 1 :] = [gmpy2.divexact(value, previous) for value in below]

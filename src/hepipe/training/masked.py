@@ -18,7 +18,9 @@ than twice their product, so the residue determines the fraction: the model is e
 
 The two must not work together, as in ``aggregate``. rounds 1. Price: (features + 1) * (features + 2) exponentiations
 of full length by the aggregator, in one ladder a row, as many re-randomisations (28 ms at 3072 bits, or from a filled
-pool), and as many decryptions.
+pool), and as many decryptions. At 3072 bits on one core: 1.5 s of masking for 4 columns, 22 s for 15, and 0.3 s and
+3 s for the key holder. Columns that depend on each other up to their rounding go unnoticed here, since nobody sees
+the system: take alpha > 0 where that may be.
 """
 
 from __future__ import annotations
