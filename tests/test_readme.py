@@ -26,7 +26,7 @@ def test_the_support_table_is_read_off_the_code() -> None:
     table = support_table()
     assert list(table.index) == operations()
     assert table.loc["mul"].to_dict() == {"clear": "yes", "paillier": "by rounds", "ckks": "yes"}
-    assert table.loc["sum_samples", "ckks"] == "no"
+    assert table.loc["rotate"].to_dict() == {"clear": "yes", "paillier": "no", "ckks": "yes"}
     assert (table.loc[["add", "sub", "mul_plain", "matmul_plain", "rerandomize"]] == "yes").all(axis=None)
 
 

@@ -22,7 +22,7 @@ from hepipe.errors import (
     ShapeMismatch,
     Unsupported,
 )
-from hepipe.schemes.base import CipherTensor, Feature
+from hepipe.schemes.base import CipherTensor
 from hepipe.schemes.frames import HEADER_BYTES, tensor_bytes
 from hepipe.schemes.parameters import TAIL_SIGMAS
 from hepipe.schemes.wire import key_frame_bytes, pack_keys, pack_tensor, unpack_keys, unpack_tensor
@@ -180,18 +180,6 @@ def test_ciphertexts_multiply_where_the_scheme_declares_it(party: Party) -> None
     first, second = ev.mul_pairs([(x, y), (y, y)])
     assert_close(party, first, dry.mul(dx, dy), a * b)
     assert_close(party, second, dry.mul(dy, dy), b * b)
-
-
-def test_sums_over_samples_where_the_scheme_declares_them(small: Party) -> None:
-    values = RNG.uniform(-8, 8, (5, 2))
-    x, _ = encrypted(small, values)
-    if Feature.SUM_SAMPLES not in small.scheme.features:
-        with pytest.raises(Unsupported, match="sum"):
-            small.evaluator.sum_samples(x)
-        return
-    total = small.evaluator.sum_samples(x)
-    assert np.abs(small.decryptor.decrypt(total) - values.sum(axis=0)).max() < 1e-6
-    assert (total.bound == 40.0).all()
 
 
 @pytest.mark.parametrize("operation", ["refresh", "ask"])

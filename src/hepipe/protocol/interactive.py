@@ -64,9 +64,13 @@ class Interactive:
         """Passed through."""
         return self._inner.matmul_plain(x, w, log_scale)
 
-    def sum_samples(self, x: CipherTensor) -> CipherTensor:
+    def sum_samples(self, x: CipherTensor, weights: npt.ArrayLike | None = None) -> CipherTensor:
         """Passed through."""
-        return self._inner.sum_samples(x)
+        return self._inner.sum_samples(x, weights)
+
+    def rotate(self, x: CipherTensor, k: int) -> CipherTensor:
+        """Passed through."""
+        return self._inner.rotate(x, k)
 
     def rerandomize(self, x: CipherTensor) -> CipherTensor:
         """Passed through."""

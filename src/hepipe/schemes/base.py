@@ -30,6 +30,7 @@ class Feature(enum.Flag):
     MUL = enum.auto()
     SUM_SAMPLES = enum.auto()
     SELECT = enum.auto()
+    ROTATE = enum.auto()
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +155,12 @@ class Evaluator(Protocol):
         """x @ w for w of shape (features, outputs). Price 1 / 0."""
         ...
 
-    def sum_samples(self, x: CipherTensor) -> CipherTensor:
-        """The sum over all samples. Price 0 / 0."""
+    def sum_samples(self, x: CipherTensor, weights: npt.ArrayLike | None = None) -> CipherTensor:
+        """The sum over all samples, price 0 / 0; or weighted sums with public weights, price 1 / 0."""
+        ...
+
+    def rotate(self, x: CipherTensor, k: int) -> CipherTensor:
+        """Row p of the result is row (p + k) mod samples. Price 0 / 0; a key switch a ciphertext."""
         ...
 
     def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:

@@ -1,4 +1,4 @@
-"""CKKS on SEAL: one feature column per ciphertext, explicit levels and exact scales, no rotations, no Galois keys.
+"""CKKS on SEAL: one feature column per ciphertext, explicit levels and exact scales.
 
 The key owner encrypts symmetrically, so that one polynomial travels as a 64-byte seed. Plaintext factors are encoded
 at the scale of the prime that rescaling will drop, which restores the operand's scale exactly; sums of products are
@@ -8,10 +8,8 @@ eprint 2020/1533).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,56 +19,9 @@ import tenseal.sealapi as sealapi
 from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
 from hepipe.schemes import seal
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain, blocks
-from hepipe.schemes.ledger import Ledger, check_fresh, check_values
+from hepipe.schemes.ckks_keys import CkksEvaluationKeys, CkksPublicKey, CkksSecretKey, generate
+from hepipe.schemes.ledger import Ledger, check_fresh, check_values, row_features
 from hepipe.schemes.parameters import CkksParameters
-from hepipe.schemes.secret import SecretKey
-
-
-@dataclass(frozen=True, eq=False)
-class CkksPublicKey:
-    """The encryption key: an encryption of zero at the key level, half of it a seed."""
-
-    parameters: CkksParameters
-    parts: seal.Polynomials
-
-    @cached_property
-    def key_id(self) -> str:
-        """Digest of the parameters and of the key itself."""
-        content = repr(self.parameters).encode() + (self.parts.seed or b"") + self.parts.residues.tobytes()
-        return hashlib.sha256(b"hepipe ckks public key\0" + content).hexdigest()[:32]
-
-    @cached_property
-    def handle(self) -> Any:
-        """SEAL's object."""
-        context = seal.context(self.parameters)
-        body = seal.put_together(self.parts, context.key_parms_id, 1.0)
-        return seal.load(sealapi.PublicKey(), context.seal, body)
-
-
-@dataclass(frozen=True, eq=False)
-class CkksEvaluationKeys:
-    """The relinearization key; empty for linear circuits, which need none."""
-
-    parameters: CkksParameters
-    parts: list[seal.Polynomials] = field(default_factory=list)
-
-    @cached_property
-    def handle(self) -> Any:
-        """SEAL's object."""
-        context = seal.context(self.parameters)
-        body = seal.put_together_switching_keys(self.parts, context.key_parms_id)
-        return seal.load(sealapi.RelinKeys(), context.seal, body)
-
-
-class CkksSecretKey(SecretKey):
-    """The secret polynomial, inside SEAL; refuses to be copied, pickled or printed."""
-
-    def __init__(self, parameters: CkksParameters, handle: Any, key_id: str) -> None:
-        super().__init__(key_id)
-        self.parameters, self._handle = parameters, handle
-
-    def _material(self) -> bytes:
-        return seal.save(self._handle)
 
 
 class CkksScheme:
@@ -82,22 +33,11 @@ class CkksScheme:
         self.parameters = parameters or CkksParameters()
         linear = Feature.ADD | Feature.MUL_PLAIN
         self.features = linear if self.parameters.complex_slots else linear | Feature.MUL
+        self.features |= row_features(self.parameters)
 
     def keygen(self) -> KeySet:
-        """Fresh keys; a relinearization key only where ciphertexts can be multiplied."""
-        context, degree = seal.context(self.parameters), self.parameters.poly_modulus_degree
-        generator = sealapi.KeyGenerator(context.seal)
-        handle = generator.secret_key()
-        # A public key is a symmetric encryption of zero at the key level; made so, half of it is a seed.
-        zero = sealapi.Encryptor(context.seal, handle).encrypt_zero_symmetric(context.key_parms_id)
-        public = CkksPublicKey(self.parameters, seal.take_apart(seal.save(zero), degree))
-        relin: list[seal.Polynomials] = []
-        if Feature.MUL in self.features:
-            keys = sealapi.RelinKeys()
-            generator.create_relin_keys(keys)
-            relin = seal.take_apart_switching_keys(seal.save(keys), degree)
-        secret = CkksSecretKey(self.parameters, handle, public.key_id)
-        return KeySet(secret, public, CkksEvaluationKeys(self.parameters, relin))
+        """Fresh keys: the secret key, the public one, and what switches keys (``parameters.rotations``)."""
+        return generate(self.parameters)
 
     def encryptor(self, key: CkksSecretKey | CkksPublicKey) -> CkksEncryptor:
         """Symmetric and seeded for the key owner, public-key (twice the bytes, 2 to 3 bits more noise) for others."""
@@ -250,6 +190,9 @@ class CkksEvaluator(Ledger):
         result = []
         for block, rows in zip(self._columns(x), blocks(x.shape[0], self.parameters.slots), strict=True):
             parts = values if values.ndim == 1 else values[rows].T
+            count = rows.stop - rows.start
+            if values.ndim == 1 and self.parameters.sums_samples and count < self.parameters.slots:
+                parts = np.repeat(values[:, None], count, axis=1)  # what pads the slots stays zero, for sum_samples
             result.append(
                 [
                     self._into(self._seal.add_plain, c, self._addend(v, c, x.level))
@@ -279,14 +222,15 @@ class CkksEvaluator(Ledger):
             return [[self._late_dot([item.raw for item in block], p, x) for p in plains] for block in x.data]
         return [[self._dot(block, column, x) for column in plains] for block in self._columns(x)]
 
-    def _factor(self, value: float, level: int, plain_bits: float) -> Any:
-        plain, room = sealapi.Plaintext(), self.parameters.capacity_bits(level)
-        if abs(value) * 2.0**plain_bits >= 2.0**room:
+    def _factor(self, value: float | FloatArray, level: int, plain_bits: float) -> Any:
+        plain, room, largest = sealapi.Plaintext(), self.parameters.capacity_bits(level), float(np.max(np.abs(value)))
+        if largest * 2.0**plain_bits >= 2.0**room:
             raise OutOfRange(
-                f"a factor of {value:.3g} at {plain_bits:.1f} bits does not fit {room:.1f} bits at level {level}: "
+                f"a factor of {largest:.3g} at {plain_bits:.1f} bits does not fit {room:.1f} bits at level {level}: "
                 "scale the inputs up and the factor down"
             )
-        self._context.encoder.encode(float(value), self._context.parms_id(level), 2.0**plain_bits, plain)
+        content = value.tolist() if isinstance(value, np.ndarray) else float(value)
+        self._context.encoder.encode(content, self._context.parms_id(level), 2.0**plain_bits, plain)
         return plain
 
     def _dot(self, columns: Sequence[Any], plains: Sequence[Any], x: CipherTensor) -> Any:
@@ -330,8 +274,37 @@ class CkksEvaluator(Ledger):
 
     def _finished(self, product: Any, level: int) -> Any:
         """Two polynomials again, rescaled."""
-        self._seal.relinearize_inplace(product, self._evaluation.handle)
+        self._seal.relinearize_inplace(product, self._evaluation.relin_handle)
         return self._rescaled(product, level)
+
+    def _rotate(self, x: CipherTensor, step: int) -> Any:
+        return [[self._rotated(item, step) for item in block] for block in self._columns(x)]
+
+    def _rotated(self, ciphertext: Any, step: int) -> Any:
+        result = sealapi.Ciphertext()
+        self._seal.rotate_vector(ciphertext, step, self._evaluation.galois_handle, result)
+        return result
+
+    def _sum_samples(self, x: CipherTensor) -> Any:
+        return [[self._total(self._added(column)) for column in zip(*self._columns(x), strict=True)]]
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        spans = blocks(x.shape[0], self.parameters.slots)
+        plains = [[self._factor(column[rows], x.level, plain_bits) for rows in spans] for column in weights.T]
+        columns = zip(*self._columns(x), strict=True)
+        return [[self._total(self._dot(column, plain, x)) for column in columns for plain in plains]]
+
+    def _added(self, ciphertexts: Sequence[Any]) -> Any:
+        total = ciphertexts[0]
+        for ciphertext in ciphertexts[1:]:
+            total = self._into(self._seal.add, total, ciphertext)
+        return total
+
+    def _total(self, ciphertext: Any) -> Any:
+        """The sum of all slots, in every slot: what pads the last block must be zero."""
+        for i in range(self.parameters.slots.bit_length() - 1):
+            ciphertext = self._into(self._seal.add, ciphertext, self._rotated(ciphertext, 1 << i))
+        return ciphertext
 
     def _drop(self, x: CipherTensor, level: int) -> Any:
         return [[self._switched(item, level) for item in block] for block in self._columns(x)]

@@ -32,7 +32,7 @@ class ClearScheme:
     """No security: values travel in the clear, and every table says so."""
 
     name = "clear"
-    features = Feature.ADD | Feature.MUL_PLAIN | Feature.MUL | Feature.SUM_SAMPLES
+    features = Feature.ADD | Feature.MUL_PLAIN | Feature.MUL | Feature.SUM_SAMPLES | Feature.ROTATE
 
     def __init__(self, parameters: ClearParameters | None = None) -> None:
         self.parameters = parameters or ClearParameters()
@@ -95,13 +95,6 @@ class ClearEvaluator(Ledger):
         self.key_id, self.policy = key_id, policy
         self.features = ClearScheme.features | (Feature.SELECT if parameters.exact else Feature(0))
 
-    def sum_samples(self, x: CipherTensor) -> CipherTensor:
-        """The sum over all samples, shape (1, features). Price 0 / 0."""
-        self._own(x)
-        return self._result(
-            x.data.sum(axis=0, keepdims=True), (1, x.shape[1]), x.level, x.log_scale, x.bound * x.shape[0]
-        )
-
     def ask(self, fn: Exact, x: CipherTensor) -> CipherTensor:
         """fn(x) at the full budget, as a key holder would answer; under policy "client" only. Price 0 / 0."""
         if self.policy != "client":
@@ -149,6 +142,15 @@ class ClearEvaluator(Ledger):
 
     def _mul(self, x: CipherTensor, y: CipherTensor) -> Any:
         return x.data * y.data
+
+    def _rotate(self, x: CipherTensor, step: int) -> Any:
+        return np.roll(x.data, -step, axis=0)
+
+    def _sum_samples(self, x: CipherTensor) -> Any:
+        return x.data.sum(axis=0, keepdims=True)
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        return (x.data.T @ self._encode(weights, plain_bits)).reshape(1, -1)
 
     def _rerandomize(self, x: CipherTensor) -> Any:
         return x.data

@@ -6,6 +6,7 @@ and the standard deviation of a random part (noise). No keys, no ciphertexts, no
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,12 +18,16 @@ import numpy.typing as npt
 from hepipe.errors import Unsupported
 from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, Plain
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
-from hepipe.schemes.ledger import Ledger, check_choices
-from hepipe.schemes.parameters import TAIL_SIGMAS, Parameters
+from hepipe.schemes.ledger import Ledger, check_choices, row_features
+from hepipe.schemes.parameters import TAIL_SIGMAS, CkksParameters, Parameters
 
 KEY_ID = "0" * 32
 _LINEAR = Feature.ADD | Feature.MUL_PLAIN
-_FEATURES = {"clear": _LINEAR | Feature.MUL, "paillier": _LINEAR | Feature.SELECT, "ckks": _LINEAR | Feature.MUL}
+_FEATURES = {
+    "clear": _LINEAR | Feature.MUL,
+    "paillier": _LINEAR | Feature.SELECT,
+    "ckks": _LINEAR | Feature.MUL,
+}
 
 
 class DryEvaluator(Ledger):
@@ -45,6 +50,7 @@ class DryEvaluator(Ledger):
         self.lowest_level = parameters.depth
         self.policy = policy
         self.features = _FEATURES["paillier" if getattr(parameters, "exact", False) else parameters.name]
+        self.features |= row_features(parameters)
         self.revealed: list[str] = []
 
     def fresh(self, shape: tuple[int, int], bound: Plain) -> CipherTensor:
@@ -169,8 +175,55 @@ class DryEvaluator(Ledger):
         bias = x.bound * y.data[0] + y.bound * x.data[0] + x.data[0] * y.data[0]
         parts = x.bound * y.data[1], y.bound * x.data[1]
         std = parts[0] + parts[1] if x is y else np.hypot(*parts)
-        scale = x.log_scale + y.log_scale - self.parameters.rescale_bits(x.level)
-        return np.stack([bias, np.hypot(std, self.parameters.product_error(scale, x.level))])
+        raw = x.log_scale + y.log_scale
+        finish = self.parameters.product_error(raw - self.parameters.rescale_bits(x.level), x.level)
+        # Relinearization switches keys before the rescaling, at the scale of both factors.
+        return np.stack([bias, np.sqrt(std**2 + finish**2 + self.parameters.switching_error(raw, x.level) ** 2)])
+
+    def _rotate(self, x: CipherTensor, step: int) -> Any:
+        self._count("rotate", x.shape)
+        return np.stack([x.data[0], np.hypot(x.data[1], self.parameters.switching_error(x.log_scale, x.level))])
+
+    def _sum_samples(self, x: CipherTensor) -> Any:
+        places = self._blocks(x) * self.parameters.slots if self.parameters.name == "ckks" else x.shape[0]
+        self.operations["add"] += (self._blocks(x) - 1) * x.shape[1]
+        return self._folded(x.data[0] * x.shape[0], x.data[1] * math.sqrt(places), x.log_scale, x.level)
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        samples, k = weights.shape
+        self._count("mul_plain", x.shape, k)
+        rounding, spread = self._encoding_error(plain_bits)
+        bias = np.outer(x.data[0], np.abs(weights).sum(axis=0)) + samples * rounding * x.bound[:, None]
+        noise = np.outer(x.data[1], np.sqrt((weights**2).sum(axis=0)))
+        std = np.hypot(noise, math.sqrt(samples) * spread * x.bound[:, None]).ravel()
+        dropped = self.parameters.rescale_bits(x.level)
+        scale = x.log_scale + plain_bits - dropped
+        if dropped:  # once for all blocks; what it rounds in each slot is summed as well
+            self._count("rescale", (1, len(std)))
+            std = np.hypot(std, self.parameters.product_error(scale, x.level) * math.sqrt(self.parameters.slots))
+        return self._folded(bias.ravel(), std, scale, x.level - 1)
+
+    def _folded(self, bias: FloatArray, std: FloatArray, log_scale: float, level: int) -> Any:
+        """All slots added up by rotations; elsewhere samples are added one by one, without error."""
+        if not isinstance(self.parameters, CkksParameters):
+            return np.stack([bias, std])
+        slots, steps = self.parameters.slots, self.parameters.slots.bit_length() - 1
+        for name in ("rotate", "add"):
+            self.operations[name] += steps * len(std)
+        # What a rotation rounds is added up by those that follow; the rest stands in few slots, whose squares sum to
+        # pi**2 / 8 of the worst.
+        rounding = self.parameters.product_error(log_scale, level)
+        switching = self.parameters.switching_error(log_scale, level)
+        peaks = steps * math.pi**2 / 8 * (switching**2 - rounding**2)
+        return np.stack([bias, np.sqrt(std**2 + (slots - 1) * rounding**2 + peaks)])
+
+    def _encoding_error(self, bits: float) -> tuple[float, float]:
+        if isinstance(self.parameters, CkksParameters):
+            return 0.0, self.parameters.encoding_error(bits)
+        return 2.0 ** -(bits + 1), 0.0
+
+    def _blocks(self, x: CipherTensor) -> int:
+        return -(-x.shape[0] // self.parameters.slots)
 
     def _rerandomize(self, x: CipherTensor) -> Any:
         self._count("rerandomize", x.shape)

@@ -7,6 +7,7 @@ an operation that one scheme refuses is refused by all, with the same message.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,10 +17,16 @@ import numpy.typing as npt
 
 from hepipe.errors import KeyMismatch, OutOfRange, ScaleMismatch, ShapeMismatch, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, Plain, not_supported
-from hepipe.schemes.parameters import Parameters, spend
+from hepipe.schemes.parameters import CkksParameters, Parameters, spend
 
 SCALE_TOLERANCE = 2.0**-36
 """Two log_scales closer than this are the same scale: the relative error of the value is below 2**-36."""
+
+
+_NO_SUMS = {
+    "ckks": "a sum over samples rotates by every power of two below the slots: give CkksParameters those rotations",
+    "paillier": "samples share a ciphertext as lanes, which cannot be moved: plan with lanes=1, or sum at the client",
+}
 
 
 class Ledger:
@@ -64,6 +71,39 @@ class Ledger:
         shape = (x.shape[0], weights.shape[1])
         return self._result(self._matmul_plain(x, weights, plain_bits), shape, level, scale, bound)
 
+    def rotate(self, x: CipherTensor, k: int) -> CipherTensor:
+        """Row p of the result is row (p + k) mod samples; nothing happens for k = 0. Price 0 / 0, one key switch.
+
+        On CKKS the samples must fill the slots (ShapeMismatch), and k be one of ``parameters.rotations`` modulo the
+        slots (Unsupported). Reveals nothing.
+        """
+        self._own(x)
+        step = check_rotation(self.parameters, x.shape[0], k)
+        return self._result(self._rotate(x, step), x.shape, x.level, x.log_scale, x.bound) if step else x
+
+    def sum_samples(self, x: CipherTensor, weights: npt.ArrayLike | None = None) -> CipherTensor:
+        """The sum over all samples, shape (1, features). Price 0 / 0.
+
+        With public ``weights`` of shape (samples, k), shape (1, features * k): column f * k + j is the sum over p of
+        weights[p, j] x[p, f]. Price 1 / 0. On CKKS log2(slots) key switches a column. Reveals nothing.
+        """
+        self._own(x)
+        if Feature.SUM_SAMPLES not in self.features:
+            raise Unsupported(_NO_SUMS[self.parameters.name])
+        if weights is not None:
+            return self._weighted_sums(x, _sample_weights(weights, x.shape[0]))
+        if x.shape[0] == 1:
+            return x
+        bound = x.bound * x.shape[0]
+        self._room(bound, x.level, x.log_scale, "sum_samples")
+        return self._result(self._sum_samples(x), (1, x.shape[1]), x.level, x.log_scale, bound)
+
+    def _weighted_sums(self, x: CipherTensor, weights: FloatArray) -> CipherTensor:
+        plain_bits, level, scale = self._plain_product(x, None, "sum_samples")
+        bound = np.outer(x.bound, (np.abs(weights) + 2.0 ** -(plain_bits + 1)).sum(axis=0)).ravel()
+        self._room(bound, x.level, x.log_scale + plain_bits, "sum_samples")
+        return self._result(self._sum_weighted(x, weights, plain_bits), (1, len(bound)), level, scale, bound)
+
     def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:
         """x * y, feature by feature. Price 1 / 1."""
         self._pair(x, y)
@@ -105,7 +145,6 @@ class Ledger:
         return replace(parts[0], data=self._join(parts), shape=shape, bound=bound)
 
     select = not_supported("this scheme selects by products of indicators: see circuits.selection")
-    sum_samples = not_supported("sums over samples are not part of this evaluator")
     refresh = not_supported("refresh takes a round with the key holder: wrap the evaluator in Interactive")
     ask = not_supported("ask takes a round with the key holder: wrap the evaluator in Interactive")
 
@@ -123,6 +162,15 @@ class Ledger:
         raise NotImplementedError
 
     def _mul(self, x: CipherTensor, y: CipherTensor) -> Any:
+        raise NotImplementedError
+
+    def _rotate(self, x: CipherTensor, step: int) -> Any:
+        raise NotImplementedError
+
+    def _sum_samples(self, x: CipherTensor) -> Any:
+        raise NotImplementedError
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
         raise NotImplementedError
 
     def _drop(self, x: CipherTensor, level: int) -> Any:
@@ -226,6 +274,34 @@ def check_room(parameters: Parameters, bound: FloatArray, level: int, log_scale:
         )
 
 
+def check_rotation(parameters: Parameters, samples: int, k: int) -> int:
+    """The step k modulo the samples; ShapeMismatch or Unsupported where these parameters cannot rotate so."""
+    if parameters.name == "paillier":
+        raise Unsupported("lanes of a Paillier plaintext cannot be moved: rotate the rows before they are encrypted")
+    step = operator.index(k) % samples
+    if not isinstance(parameters, CkksParameters):
+        return step
+    if samples != parameters.slots:
+        raise ShapeMismatch(
+            f"{samples} samples in {parameters.slots} slots do not rotate: pad to slots, {parameters.slots} rows"
+        )
+    if step and step not in parameters.rotations:
+        raise Unsupported(
+            f"no Galois key rotates by {k}: the steps at hand, modulo {samples}, are {list(parameters.rotations)}; "
+            "give CkksParameters the rotations that the circuit needs"
+        )
+    return step
+
+
+def row_features(parameters: Parameters) -> Feature:
+    """What can be done with samples: on CKKS where there are Galois keys for it, on Paillier with one lane."""
+    if not isinstance(parameters, CkksParameters):
+        rotates, sums = parameters.name == "clear", parameters.name == "clear" or parameters.slots == 1
+    else:
+        rotates, sums = bool(parameters.rotations), parameters.sums_samples
+    return (Feature.ROTATE if rotates else Feature(0)) | (Feature.SUM_SAMPLES if sums else Feature(0))
+
+
 def check_fresh(parameters: Parameters, bound: FloatArray) -> None:
     """OutOfRange unless a fresh ciphertext holds values up to ``bound``."""
     check_room(parameters, bound, parameters.depth, parameters.log_scale, "encrypt")
@@ -277,6 +353,13 @@ def _finite(array: FloatArray) -> FloatArray:
     if not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise OutOfRange(f"value at {where} is {array[where]}: only finite numbers can be encrypted or multiplied")
+    return array
+
+
+def _sample_weights(weights: npt.ArrayLike, samples: int) -> FloatArray:
+    array = _numbers(weights)
+    if array.ndim != 2 or array.shape[0] != samples or not array.shape[1]:
+        raise ShapeMismatch(f"weights of shape {array.shape} for {samples} samples: use (samples, k)")
     return array
 
 

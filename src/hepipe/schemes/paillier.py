@@ -18,7 +18,7 @@ from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain, blocks
 from hepipe.schemes.fixedpoint import from_fixed, to_fixed
 from hepipe.schemes.lanes import Mpz, pack, signed, unpack
-from hepipe.schemes.ledger import check_values
+from hepipe.schemes.ledger import check_values, row_features
 from hepipe.schemes.paillier_checks import (
     GUARD_UNITS,
     IntegerArray,
@@ -57,6 +57,7 @@ class PaillierScheme:
 
     def __init__(self, parameters: PaillierParameters | None = None) -> None:
         self.parameters = parameters if parameters is not None else PaillierParameters()
+        self.features |= row_features(self.parameters)
 
     def keygen(self) -> KeySet:
         """Fresh keys; the evaluation key is the public one. Price: 0.2 to 0.6 s at 3072 bits."""

@@ -19,7 +19,7 @@ from hepipe.errors import InsecureParameters, ScaleMismatch, ShapeMismatch, Unsu
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, not_supported
 from hepipe.schemes.fixedpoint import to_fixed
 from hepipe.schemes.lanes import Mpz, pack, repunit
-from hepipe.schemes.ledger import Ledger, check_choices
+from hepipe.schemes.ledger import Ledger, check_choices, row_features
 from hepipe.schemes.multiexp import WeightedSums
 from hepipe.schemes.paillier_checks import IntegerArray, block_spans, log2_bound, whole_bits
 from hepipe.schemes.paillier_keys import PaillierPublicKey
@@ -44,12 +44,14 @@ class PaillierEvaluator(Ledger):
 
     def __init__(self, parameters: PaillierParameters, public: PaillierPublicKey, threads: int = 1) -> None:
         self.parameters, self.public, self.key_id = parameters, public, public.key_id
+        self.features |= row_features(parameters)
         self.pool = RandomnessPool(public, UniformSource(public, threads))
 
     mul = mul_pairs = not_supported(
         "a product of two ciphertexts takes a round with the key holder: wrap it in Interactive"
     )
-    sum_samples = not_supported("samples share a ciphertext as lanes, which cannot be moved: sum at the client")
+
+    rotate = not_supported("samples share a ciphertext as lanes, which cannot be moved: rotate before encryption")
 
     def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
         """values[k] of the one column whose cost is zero, among random numbers and in random order.
@@ -167,6 +169,18 @@ class PaillierEvaluator(Ledger):
     def _matmul_plain(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Rows:
         plan = WeightedSums.of(to_fixed(weights, whole_bits(plain_bits)).T.tolist())
         return [self._blinded(plan.run(row, self.public.n_squared)) for row in x.data]
+
+    def _sum_samples(self, x: CipherTensor) -> Rows:
+        n_squared = self.public.n_squared
+        total = x.data[0]
+        for row in x.data[1:]:
+            total = _products(total, row, n_squared)
+        return [self._blinded(total)]
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Rows:
+        plan = WeightedSums.of(to_fixed(weights, whole_bits(plain_bits)).T.tolist())
+        columns = zip(*x.data, strict=True)
+        return [self._blinded([total for column in columns for total in plan.run(column, self.public.n_squared)])]
 
     def _rerandomize(self, x: CipherTensor) -> Rows:
         blinding = iter(self.pool.take_many(sum(map(len, x.data))))

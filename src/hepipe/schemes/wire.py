@@ -19,7 +19,8 @@ import numpy as np
 from hepipe.errors import InsecureParameters, KeyMismatch, MalformedFrame, Unsupported
 from hepipe.schemes import seal
 from hepipe.schemes.base import CipherTensor, FloatArray, PublicBundle
-from hepipe.schemes.ckks import CkksEvaluationKeys, CkksPublicKey, Stream, expand
+from hepipe.schemes.ckks import Stream, expand
+from hepipe.schemes.ckks_keys import CkksEvaluationKeys, CkksPublicKey
 from hepipe.schemes.clear import ClearKey
 from hepipe.schemes.frames import BLINDED, HEADER_BYTES, MAX_SAMPLES, SEEDED, Frame, Kind, body_bytes, parse
 from hepipe.schemes.paillier import check_ciphertexts
@@ -154,10 +155,18 @@ def key_frame_bytes(parameters: Any) -> int:
         return head
     if parameters.name == "paillier":
         return head + int(parameters.modulus_bits) // 8
-    primes = parameters.coeff_modulus
-    polynomial = parameters.poly_modulus_degree * sum((prime.bit_length() + 7) // 8 for prime in primes)
-    relin = 0 if parameters.complex_slots else 2 * polynomial * (len(primes) - 1)
-    return int(head + polynomial + seal.SEED_BYTES + relin)
+    return head + _seeded_bytes(parameters) * (1 + _switching_keys(parameters) * (len(parameters.coeff_modulus) - 1))
+
+
+def _seeded_bytes(parameters: CkksParameters) -> int:
+    """One seeded encryption at the key level: what every CKKS key is made of."""
+    widths = sum((prime.bit_length() + 7) // 8 for prime in parameters.coeff_modulus)
+    return parameters.poly_modulus_degree * widths + seal.SEED_BYTES
+
+
+def _switching_keys(parameters: CkksParameters) -> int:
+    """One for relinearization, one a rotation; none for complex slots."""
+    return 0 if parameters.complex_slots else 1 + len(parameters.rotations)
 
 
 def unpack_keys(data: bytes, *, allow_insecure: bool = False) -> PublicBundle:
@@ -198,7 +207,10 @@ def _parameters(frame: Frame) -> tuple[Any, bytes]:
         fields = json.loads(text)
         if not isinstance(fields, dict) or _canonical(fields) != text:
             raise MalformedFrame("parameters that are not canonical JSON")
-        return _typed(_PARAMETERS[frame.scheme], fields), frame.body[4 + size :]
+        parameters = _typed(_PARAMETERS[frame.scheme], fields)
+        if _canonical(dataclasses.asdict(parameters)) != text:
+            raise MalformedFrame("rotations that are not sorted and modulo the slots")
+        return parameters, frame.body[4 + size :]
     except (ValueError, TypeError, RecursionError) as error:
         raise MalformedFrame(f"parameters that cannot be read: {error}") from error
 
@@ -221,15 +233,17 @@ def _canonical(fields: dict[str, Any]) -> bytes:
 
 def _ckks_keys(keys: bytes, parameters: CkksParameters) -> tuple[CkksPublicKey, CkksEvaluationKeys]:
     primes, degree = parameters.coeff_modulus, parameters.poly_modulus_degree
-    polynomial = degree * sum((prime.bit_length() + 7) // 8 for prime in primes)
-    first, count = polynomial + seal.SEED_BYTES, 0 if parameters.complex_slots else len(primes) - 1
-    if len(keys) != first + 2 * polynomial * count:
-        raise MalformedFrame(f"{len(keys)} bytes of CKKS keys, expected {first + 2 * polynomial * count}")
-    residues = seal.unpack_residues(keys[:polynomial], 1, primes, degree)
-    public = CkksPublicKey(parameters, seal.Polynomials(residues, keys[polynomial:first]))
-    pieces = [keys[i : i + 2 * polynomial] for i in range(first, len(keys), 2 * polynomial)]
-    relin = [seal.Polynomials(seal.unpack_residues(piece, 2, primes, degree)) for piece in pieces]
-    return public, CkksEvaluationKeys(parameters, relin)
+    size, digits, count = _seeded_bytes(parameters), len(primes) - 1, _switching_keys(parameters)
+    if len(keys) != size * (1 + count * digits):
+        raise MalformedFrame(f"{len(keys)} bytes of CKKS keys, expected {size * (1 + count * digits)}")
+    pieces = [keys[i : i + size] for i in range(0, len(keys), size)]
+    public, *parts = [
+        seal.Polynomials(seal.unpack_residues(piece[: -seal.SEED_BYTES], 1, primes, degree), piece[-seal.SEED_BYTES :])
+        for piece in pieces
+    ]
+    switching = [parts[i : i + digits] for i in range(0, len(parts), digits or 1)]
+    relinearization, galois = (switching[0], switching[1:]) if switching else ([], [])
+    return CkksPublicKey(parameters, public), CkksEvaluationKeys(parameters, relinearization, galois)
 
 
 def _bound_bits(bound: FloatArray) -> list[int]:
