@@ -50,7 +50,7 @@ def schema(features: int) -> Schema:
 
 
 def agreement(features: int = 2, owners: tuple[str, ...] = NAMES, **more: Any) -> Agreement:
-    settings = {"rows": 64, "modulus_bits": 1024, "insecure": True} | more
+    settings = {"rows": 64, "security_bits": 0} | more
     return Agreement(schema(features), TARGET, owners, **settings)
 
 
@@ -156,7 +156,7 @@ def test_the_fit_is_that_of_the_pooled_rows(features: int, owners: int, seed: in
     groups = np.arange(len(X)) % owners
     # 1024 bits hold the exact solution of four columns at 28 bits a value.
     bits = 28 if masked and features == 4 else 40
-    fitted = FederatedRidge(alpha, masked, schema(features), TARGET, bits, 1024, insecure=True).fit(X, y, groups)
+    fitted = FederatedRidge(alpha, masked, schema(features), TARGET, bits, 0).fit(X, y, groups)
     expected = reference(X, y, alpha)
     limit = 1e-9 if bits == 40 else 1e-5
     assert np.abs(fitted.coef_ - expected.coef_).max() < limit
@@ -170,7 +170,7 @@ def test_the_fit_is_that_of_the_pooled_rows(features: int, owners: int, seed: in
 
 def test_fifty_owners_fit_one_model() -> None:
     X, y = rows_of(2, 300, 5)
-    fitted = FederatedRidge(0.5, False, schema(2), TARGET, modulus_bits=1024, insecure=True)
+    fitted = FederatedRidge(0.5, False, schema(2), TARGET, security_bits=0)
     fitted.fit(X, y, np.arange(300) % 50)
     expected = reference(X, y, 0.5)
     assert len(fitted.agreement_.owners) == 50
@@ -182,9 +182,7 @@ def test_fifty_owners_fit_one_model() -> None:
 def test_whole_numbers_that_follow_a_law_give_it_back_exactly(masked: bool) -> None:
     X = RNG.integers(-3, 6, (90, 2)).astype(float)
     y = 12.0 * X[:, 0] - 7.0 * X[:, 1] + 31
-    fitted = FederatedRidge(0.0, masked, schema(2), TARGET, modulus_bits=1024, insecure=True).fit(
-        X, y, np.arange(90) % 3
-    )
+    fitted = FederatedRidge(0.0, masked, schema(2), TARGET, security_bits=0).fit(X, y, np.arange(90) % 3)
     assert (fitted.coef_.tolist(), fitted.intercept_) == ([12.0, -7.0], 31.0)
 
 
@@ -202,7 +200,7 @@ def test_the_fit_at_a_secure_size_can_be_served_encrypted() -> None:
 
 def test_without_ranges_two_to_the_sixteen_is_published() -> None:
     X, y = rows_of(2, 60, 1)
-    fitted = FederatedRidge(modulus_bits=1024, insecure=True, fraction_bits=52).fit(X, y, list("abc") * 20)
+    fitted = FederatedRidge(security_bits=0, fraction_bits=52).fit(X, y, list("abc") * 20)
     assert np.abs(fitted.coef_ - reference(X, y, 0).coef_).max() < 1e-6
     assert fitted.agreement_.owners == ("a", "b", "c")
     assert fitted.agreement_.rows == 32
@@ -389,7 +387,7 @@ def test_the_masked_key_holder_holds_neither_sums_nor_model() -> None:
         ({"fraction_bits": 53}, OutOfRange, "fraction_bits 1 to 52"),
         ({"alpha": -1.0}, OutOfRange, "alpha a finite"),
         ({"alpha": float("nan")}, OutOfRange, "alpha a finite"),
-        ({"insecure": False}, InsecureParameters, "modulus_bits=1024"),
+        ({"security_bits": 100}, InsecureParameters, "security_bits=100: use one of"),
         ({"masked": True, "features": 9}, OutOfRange, r"takes \d+ bits, the modulus holds 1023: use fraction_bits"),
     ],
 )
@@ -409,9 +407,9 @@ def test_the_bits_a_refusal_names_are_enough() -> None:
 def test_two_owners_are_refused_by_the_estimator_too() -> None:
     X, y = rows_of(2, 60, 1)
     with pytest.raises(AgreementBroken, match="find more owners"):
-        FederatedRidge(modulus_bits=1024, insecure=True).fit(X, y, np.arange(60) % 2)
+        FederatedRidge(security_bits=0).fit(X, y, np.arange(60) % 2)
     with pytest.raises(ShapeMismatch, match="give one owner a row"):
-        FederatedRidge(modulus_bits=1024, insecure=True).fit(X, y, [0, 1, 2])
+        FederatedRidge(security_bits=0).fit(X, y, [0, 1, 2])
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -490,7 +488,7 @@ def test_a_count_of_rows_that_is_not_the_encrypted_one_is_found() -> None:
 def test_columns_that_depend_on_each_other_need_a_penalty(masked: bool) -> None:
     X = np.repeat(RNG.integers(-3, 6, (60, 1)), 2, axis=1).astype(float)
     y, groups = X[:, 0] * 2, np.arange(60) % 3
-    common = {"masked": masked, "schema": schema(2), "target": TARGET, "modulus_bits": 1024, "insecure": True}
+    common = {"masked": masked, "schema": schema(2), "target": TARGET, "security_bits": 0}
     with pytest.raises(IllPosed, match="depend on each other"):
         FederatedRidge(**common).fit(X, y, groups)
     fitted = FederatedRidge(1.0, **common).fit(X, y, groups)
@@ -500,7 +498,7 @@ def test_columns_that_depend_on_each_other_need_a_penalty(masked: bool) -> None:
 def test_columns_that_depend_on_each_other_up_to_rounding_are_found() -> None:
     X = np.repeat(RNG.uniform(-3, 5, (60, 1)), 2, axis=1)
     noisy = X + np.outer(RNG.normal(0, 1e-4, 60), [0, 1])
-    common = {"schema": schema(2), "target": TARGET, "modulus_bits": 1024, "insecure": True}
+    common = {"schema": schema(2), "target": TARGET, "security_bits": 0}
     with pytest.raises(IllPosed, match="up to their rounding"):
         FederatedRidge(**common).fit(X, X[:, 0], np.arange(60) % 3)
     noisy = np.clip(noisy, -3, 5)

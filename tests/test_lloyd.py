@@ -41,7 +41,7 @@ def points(samples: int, clusters: int, seed: int = 0) -> np.ndarray:
 
 @cache
 def parties(scheme: str) -> tuple[LloydPlan, PointsOwner]:
-    planned = lloyd_plan(SCHEMA, *SIZES[scheme], scheme, insecure=True)
+    planned = lloyd_plan(SCHEMA, *SIZES[scheme], scheme, security_bits=0)
     return planned, PointsOwner(planned)
 
 
@@ -150,13 +150,20 @@ def test_a_centre_without_points_is_refused() -> None:
 def test_plans_that_cannot_be_are_refused() -> None:
     for counts in ((10, 1, 1), (10, 2, 0), (2, 3, 1)):
         with pytest.raises(OutOfRange, match="1 and 2 at least"):
-            lloyd_plan(SCHEMA, *counts, insecure=True)
+            lloyd_plan(SCHEMA, *counts, security_bits=0)
     with pytest.raises(Unsupported, match="use 'ckks'"):
         lloyd_plan(SCHEMA, 10, 2, 1, "clear")
+    for scheme in ("ckks", "paillier"):
+        with pytest.raises(InsecureParameters):
+            lloyd_plan(SCHEMA, 10, 2, 1, scheme, security_bits=100)
+    with pytest.raises(InsecureParameters, match="over the standard's bound"):
+        lloyd_plan(SCHEMA, 10, 2, 1, security_bits=192)
     assert lloyd_plan(SCHEMA, 10, 2, 1).parameters.security_bits == 128
     assert lloyd_plan(SCHEMA, 10, 2, 1, "paillier").parameters.security_bits == 128
-    with pytest.raises(InsecureParameters):
-        LloydTrainer(parties("paillier")[1].public_bytes())
+    _, owner = parties("paillier")
+    for public in (owner.public_bytes(), owner.public()):
+        with pytest.raises(InsecureParameters):
+            LloydTrainer(public)
 
 
 def test_points_and_centres_stay_within_the_schema() -> None:

@@ -14,14 +14,12 @@ from hepipe.models.profile import Profile
 from hepipe.schemes.base import CipherTensor, Scheme
 from hepipe.schemes.dry import DryEvaluator
 from hepipe.schemes.frames import tensor_bytes
-from hepipe.schemes.parameters import MAX_LOG_Q, CkksParameters, ClearParameters, PaillierParameters
+from hepipe.schemes.parameters import MAX_LOG_Q, MODULUS_BITS, CkksParameters, ClearParameters, PaillierParameters
 from hepipe.schemes.registry import SCHEMES, scheme_of
 from hepipe.schemes.wire import key_frame_bytes
 
 PRECISION_BITS = 20.0
 POLICIES = ("polynomial", "client")
-MODULUS_BITS = {0: 1024, 112: 2048, 128: 3072, 192: 7680, 256: 15360}
-"""Paillier modulus for a security asked for; 0 is the insecure size of tests."""
 _DEEPEST = 64
 _PROBE_BITS = 200
 

@@ -20,13 +20,13 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.linear_model import LinearRegression, Ridge
 
-from hepipe.errors import AgreementBroken, OutOfRange, ShapeMismatch
+from hepipe.errors import AgreementBroken, InsecureParameters, OutOfRange, ShapeMismatch
 from hepipe.models.schema import Column, Schema
 from hepipe.schemes.base import FloatArray
 from hepipe.schemes.fixedpoint import to_fixed
 from hepipe.schemes.lanes import Mpz
 from hepipe.schemes.paillier_checks import IntegerArray
-from hepipe.schemes.parameters import PaillierParameters
+from hepipe.schemes.parameters import MODULUS_BITS, PaillierParameters
 
 MIN_OWNERS = 3
 """With two, each could take its own part off the sum and hold the other's."""
@@ -68,10 +68,10 @@ class Agreement:
     masked          False: the key holder learns the pooled sums and the model. True: it learns neither, the
                     aggregator learns the model
     fraction_bits   of a value in its range: it is rounded by at most 2**-(fraction_bits + 1) of that range
-    insecure        True for test keys below the secure size only
+    security_bits   128, 192 or 256 by the modulus of Paillier, 112 is 2048 bits; 0 is for tests and insecure
 
     AgreementBroken for fewer than three owners; OutOfRange for numbers that cannot be, or, where masked, a modulus
-    that does not hold the exact solution; InsecureParameters for a small modulus.
+    that does not hold the exact solution; InsecureParameters for another security.
     """
 
     schema: Schema
@@ -81,8 +81,7 @@ class Agreement:
     alpha: float = 0.0
     masked: bool = False
     fraction_bits: int = 40
-    modulus_bits: int = 3072
-    insecure: bool = False
+    security_bits: int = 128
 
     def __post_init__(self) -> None:
         if len(set(self.owners)) < MIN_OWNERS or len(set(self.owners)) != len(self.owners):
@@ -92,9 +91,21 @@ class Agreement:
             )
         if not (1 <= self.rows < 1 << 32 and 1 <= self.fraction_bits <= 52 and 0 <= self.alpha < math.inf):
             raise OutOfRange("rows must be 1 to 2**32 - 1, fraction_bits 1 to 52, alpha a finite number from 0 up")
+        if self.security_bits not in MODULUS_BITS:
+            raise InsecureParameters(f"security_bits={self.security_bits}: use one of {sorted(MODULUS_BITS)}")
         if self.masked:
             self._check_room()
         _ = self.parameters
+
+    @property
+    def insecure(self) -> bool:
+        """Whether the keys are of a size for tests only."""
+        return self.security_bits == 0
+
+    @property
+    def modulus_bits(self) -> int:
+        """Of the Paillier modulus."""
+        return MODULUS_BITS[self.security_bits]
 
     @property
     def features(self) -> int:
@@ -214,5 +225,5 @@ class Agreement:
             spare = -(-(need - room) // (4 * self.features + 1))
             raise OutOfRange(
                 f"the exact solution takes {need} bits, the modulus holds {room}: use fraction_bits of at most "
-                f"{self.fraction_bits - spare}, fewer columns, or a modulus of {-(-(need + 1) // 64) * 64} bits"
+                f"{self.fraction_bits - spare}, fewer columns, or more security_bits, whose modulus is larger"
             )

@@ -43,8 +43,7 @@ class FederatedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     schema         the published range of each column; None is |x| <= 2**16
     target         the published range of y; None is |y| <= 2**16
     fraction_bits  of a value in its range
-    modulus_bits   of the Paillier key; 3072 is 128 bits of security
-    insecure       True for test keys of fewer than 2048 bits only
+    security_bits  128, 192 or 256; 112 is Paillier at 2048 bits; 0 is for tests and insecure
 
     After ``fit``: coef_, intercept_, estimator_ (a fitted LinearRegression or Ridge, for ``hepipe.from_sklearn``),
     agreement_ (what was published) and steps_ (who did what, how long, how many bytes). Equal to scikit-learn's fit on
@@ -58,11 +57,10 @@ class FederatedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         schema: Schema | None = None,
         target: Column | None = None,
         fraction_bits: int = 40,
-        modulus_bits: int = 3072,
-        insecure: bool = False,
+        security_bits: int = 128,
     ) -> None:
         self.alpha, self.masked, self.schema, self.target = alpha, masked, schema, target
-        self.fraction_bits, self.modulus_bits, self.insecure = fraction_bits, modulus_bits, insecure
+        self.fraction_bits, self.security_bits = fraction_bits, security_bits
 
     def fit(self, X: npt.ArrayLike | pd.DataFrame, y: npt.ArrayLike, groups: npt.ArrayLike) -> Self:
         """Let the owner of each group contribute its rows, and solve.
@@ -99,7 +97,7 @@ class FederatedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         most = 1 << (int(counts.max(initial=1)) - 1).bit_length()
         return Agreement(
             schema, target, tuple(owners.tolist()), most, self.alpha, self.masked, self.fraction_bits,
-            self.modulus_bits, self.insecure,
+            self.security_bits,
         )  # fmt: skip
 
     def _pooled(self, parts: dict[str, tuple[Any, FloatArray]]) -> Solution:

@@ -25,18 +25,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hepipe.errors import IllPosed, MalformedFrame, OutOfRange, Unsupported
+from hepipe.errors import IllPosed, InsecureParameters, MalformedFrame, OutOfRange, Unsupported
 from hepipe.models.profile import Profile
 from hepipe.models.schema import Schema
 from hepipe.protocol.interactive import Interactive
 from hepipe.protocol.link import Link
-from hepipe.protocol.parties import Client
+from hepipe.protocol.parties import Client, public_bundle
 from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, PublicBundle
 from hepipe.schemes.dry import DryEvaluator
 from hepipe.schemes.frames import HEADER_BYTES, Frame, Kind, kind_of, parse, tensor_bytes
-from hepipe.schemes.parameters import CkksParameters, PaillierParameters
+from hepipe.schemes.parameters import MODULUS_BITS, CkksParameters, PaillierParameters
 from hepipe.schemes.registry import evaluator_of
-from hepipe.schemes.wire import pack_tensor, unpack_keys, unpack_tensor
+from hepipe.schemes.wire import pack_tensor, unpack_tensor
 
 Ask = Callable[[Kind, CipherTensor, tuple[int, int], float], CipherTensor]
 """(question, its tensor, shape of the answer, bound of the answer) -> the owner's answer."""
@@ -72,15 +72,16 @@ class Clustering:
 
 
 def lloyd_plan(
-    schema: Schema, samples: int, clusters: int, iterations: int, scheme: str = "ckks", *, insecure: bool = False
+    schema: Schema, samples: int, clusters: int, iterations: int, scheme: str = "ckks", security_bits: int = 128
 ) -> LloydPlan:
-    """The plan for ``samples`` points within ``schema``: fixed parameters of 128 bits of security, or of tests.
+    """The plan for ``samples`` points within ``schema``, with fixed scales; security_bits 0 is for tests and insecure.
 
-    Unsupported for another scheme than "ckks" or "paillier"; OutOfRange for fewer than one iteration or two clusters.
+    Unsupported for another scheme than "ckks" or "paillier"; OutOfRange for fewer than one iteration or two clusters;
+    InsecureParameters for a security that the ring or the modulus does not have.
     """
     if iterations < 1 or not 2 <= clusters <= samples:
         raise OutOfRange(f"{iterations} iterations for {clusters} clusters of {samples} points: 1 and 2 at least")
-    parameters, profile = _parameters(scheme, insecure), _profile(schema)
+    parameters, profile = _parameters(scheme, security_bits), _profile(schema)
     features, ev = len(schema.columns), DryEvaluator(parameters)
     sizes = {"up": 0, "down": 0, "rounds": 0}
 
@@ -154,7 +155,7 @@ class LloydTrainer:
     """Keeps points and centres encrypted and does the arithmetic. Learns the counts of the plan, nothing else."""
 
     def __init__(self, public: PublicBundle | bytes, *, allow_insecure: bool = False) -> None:
-        self._bundle = unpack_keys(public, allow_insecure=allow_insecure) if isinstance(public, bytes) else public
+        self._bundle = public_bundle(public, allow_insecure)
         self._evaluator = evaluator_of(self._bundle)
 
     def fit(
@@ -224,13 +225,17 @@ def _profile(schema: Schema) -> Profile:
     return replace(profile, half=np.full_like(profile.half, profile.half.max()))
 
 
-def _parameters(scheme: str, insecure: bool) -> Any:
+def _parameters(scheme: str, security_bits: int) -> Any:
     """One product, then sums over samples: the same at every size, more points make more blocks."""
+    insecure = security_bits == 0
+    if security_bits not in MODULUS_BITS:
+        raise InsecureParameters(f"security_bits={security_bits}: use one of {sorted(MODULUS_BITS)}")
     if scheme == "paillier":
-        size = 1024 if insecure else 3072
+        size = MODULUS_BITS[security_bits]
         return PaillierParameters(size, 40, 40, lane_bits=size - 2, lanes=1, depth=1, insecure=insecure)
     if scheme == "ckks":
-        degree = 1024 if insecure else 8192
+        degree, standard = 1024 if insecure else 8192, max(security_bits, 128)
         steps = tuple(1 << i for i in range((degree // 2).bit_length() - 1))
-        return CkksParameters(degree, (60, 40, 60), 40.0, insecure=insecure, rotations=steps)
+        sizes = (60, 40, 60)
+        return CkksParameters(degree, sizes, 40.0, standard_bits=standard, insecure=insecure, rotations=steps)
     raise Unsupported(f"no clustering on {scheme!r}: use 'ckks', or 'paillier' for few points")
