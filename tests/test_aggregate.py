@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import types
@@ -435,6 +436,8 @@ def test_what_an_owner_may_not_send() -> None:
         owner.contribute(X[:2], [601.0, 0.0])
     with pytest.raises(ShapeMismatch, match="give one a row"):
         owner.contribute(X[:2], y[:3])
+    with pytest.raises(ShapeMismatch, match="not numeric"):
+        owner.contribute(X[:2], ["much", "more"])
     with pytest.raises(AgreementBroken, match="'east' is none of the agreed owners"):
         DataOwner("east", agreement(), holder().public())
     with pytest.raises(KeyMismatch, match="agreed were"):
@@ -610,3 +613,30 @@ def test_an_aggregator_refuses_answers_that_are_none(changes: dict[str, Any], er
         made.finish(dataclasses.replace(frame, **changes).to_bytes())
     with pytest.raises(MalformedFrame, match="not below n"):
         made.finish(dataclasses.replace(frame, body=frame.body[:32] + b"\xff" * 3 * 128).to_bytes())
+
+
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_altered_messages_raise_typed_errors_only(data: st.DataObject) -> None:
+    """Any bytes of the body, any shape in the header, the digest made anew as a hostile peer would."""
+    made, masking = aggregator(frames=()), aggregator(masked=True)
+    system = masking.release()
+    kinds = {
+        Kind.CONTRIBUTION: (contributions()[0], made.receive),
+        Kind.POOLED_SUM: (pooled(), lambda frame: holder_again().solve(frame)),
+        Kind.MASKED_SYSTEM: (system, lambda frame: holder_again(masked=True).answer(frame)),
+        Kind.MASKED_SOLUTION: (holder_again(masked=True).answer(system), masking.finish),
+    }
+    kind = data.draw(st.sampled_from(list(kinds)))
+    frame, decode = parse(kinds[kind][0], kind), kinds[kind][1]
+    at = data.draw(st.integers(0, len(frame.body) - 1))
+    cut = data.draw(st.integers(at, min(at + 80, len(frame.body))))
+    body = frame.body[:at] + data.draw(st.binary(max_size=80)) + frame.body[cut:]
+    shape = {name: data.draw(st.integers(0, 20) | st.just(getattr(frame, name))) for name in ("samples", "features")}
+    with contextlib.suppress(HepipeError):
+        decode(dataclasses.replace(frame, body=body, **shape).to_bytes())
+
+
+@cache
+def pooled() -> bytes:
+    return aggregator().release()  # type: ignore[no-any-return]

@@ -17,16 +17,20 @@ if TYPE_CHECKING:
     from hepipe.study.datasets import load
     from hepipe.study.estimators import EncryptedClassifier, EncryptedRegressor
     from hepipe.study.plan import plan
+    from hepipe.training.federated import FederatedRidge
+    from hepipe.training.labels import labels_only
 
 __version__ = "0.1.0"
 __all__ = [
     "Client",
     "EncryptedClassifier",
     "EncryptedRegressor",
+    "FederatedRidge",
     "Server",
     "compare",
     "from_sklearn",
     "from_torch",
+    "labels_only",
     "load",
     "plan",
     "scheme",
@@ -38,10 +42,12 @@ _HOMES = {
     "Client": "protocol.parties",
     "EncryptedClassifier": "study.estimators",
     "EncryptedRegressor": "study.estimators",
+    "FederatedRidge": "training.federated",
     "Server": "protocol.parties",
     "compare": "study.compare",
     "from_sklearn": "models.importers",
     "from_torch": "models.torch_importer",
+    "labels_only": "training.labels",
     "load": "study.datasets",
     "plan": "study.plan",
     "scheme": "schemes.registry",

@@ -194,7 +194,7 @@ class Server:
 
 
 def public_bundle(public: PublicBundle | bytes, allow_insecure: bool) -> PublicBundle:
-    """What ``client.public()`` gives, or its frame; KeyMismatch for more than that, InsecureParameters for test keys."""
+    """What ``client.public()`` gives, or its frame; KeyMismatch for more, InsecureParameters for test keys."""
     bundle = unpack_keys(public, allow_insecure=allow_insecure) if isinstance(public, bytes) else public
     if not isinstance(bundle, PublicBundle):
         raise KeyMismatch("a server takes client.public(); keys that include a secret one never leave the client")

@@ -150,12 +150,13 @@ class Agreement:
 
     def integers(self, X: npt.ArrayLike | pd.DataFrame, y: npt.ArrayLike | pd.Series) -> IntegerArray:
         """The rows (1, z, t) as integers, shape (samples, features + 2). OutOfRange outside the published ranges."""
-        array, target = self.schema.to_array(X), np.asarray(y, dtype=np.float64)
-        if target.shape != (len(array),):
-            raise ShapeMismatch(f"{len(array)} rows with targets of shape {target.shape}: give one a row")
+        array, published = self.schema.to_array(X), Schema((self.target,))
+        if np.shape(y) != (len(array),):
+            raise ShapeMismatch(f"{len(array)} rows with targets of shape {np.shape(y)}: give one a row")
+        target = published.to_array(np.asarray(y)[:, None])
         self.schema.check(array)
-        Schema((self.target,)).check(target[:, None])
-        shifted = np.ldexp(np.column_stack([array, target]) - self._centres, -self._exponents)
+        published.check(target)
+        shifted = np.ldexp(np.hstack([array, target]) - self._centres, -self._exponents)
         return np.column_stack([np.full(len(array), 1, dtype=object), to_fixed(shifted, self.fraction_bits)])
 
     def contribution(self, X: npt.ArrayLike | pd.DataFrame, y: npt.ArrayLike | pd.Series) -> IntegerArray:

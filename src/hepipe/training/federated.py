@@ -38,8 +38,8 @@ class FederatedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Linear regression, ridge where alpha > 0, on the rows of several owners; ``groups`` says whose row is whose.
 
     alpha          penalty of the raw weights, as of Ridge; 0 is LinearRegression
-    masked         False: the key holder learns the pooled sums and the model. True: it learns nothing, the aggregator
-                   learns the model; see training.masked for the price
+    masked         False: the key holder learns the pooled sums and the model. True: the aggregator learns the model, it
+                   learns neither; see training.masked for the price
     schema         the published range of each column; None is |x| <= 2**16
     target         the published range of y; None is |y| <= 2**16
     fraction_bits  of a value in its range

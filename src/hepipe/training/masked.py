@@ -13,8 +13,8 @@ than twice their product, so the residue determines the fraction: the model is e
 | data owner  | nothing                                                                                        |
 | aggregator  | how many rows each owner has; the model, as exact fractions: their denominators divide det(A), |
 |             | so that is more than the weights rounded to float64                                            |
-| key holder  | nothing: A R is uniform among the invertible matrices and b + A r uniform, whatever A and b    |
-|             | are (if A is singular, that it is)                                                             |
+| key holder  | how many rows there are in all, which it checks; else nothing: A R is uniform among the        |
+|             | invertible matrices and b + A r uniform, whatever A and b are (if A is singular, that it is)   |
 
 The two must not work together, as in ``aggregate``. rounds 1. Price: (features + 1) * (features + 2) exponentiations
 of full length by the aggregator, in one ladder a row, as many re-randomisations (28 ms at 3072 bits, or from a filled
@@ -46,6 +46,8 @@ _HEAD = struct.Struct(">32sQ")
 
 class MaskingAggregator(Aggregator):
     """An aggregator that masks the sums before they leave. Learns the rows of each owner, and the model."""
+
+    learns = "how many rows each owner has; the model, as exact fractions"
 
     def __init__(self, agreement: Agreement, public: bytes) -> None:
         if not agreement.masked:
@@ -103,7 +105,9 @@ class MaskingAggregator(Aggregator):
 
 
 class MaskedKeyHolder(KeyHolder):
-    """Makes the keys and solves one masked system modulo n. Learns nothing of the data, and not the model."""
+    """Makes the keys and solves one masked system modulo n. Learns the number of rows in all, and not the model."""
+
+    learns = "how many rows there are in all"
 
     def answer(self, system: bytes) -> bytes:
         """The MASKED_SOLUTION frame to a MASKED_SYSTEM frame.
