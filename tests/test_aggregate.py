@@ -619,13 +619,12 @@ def test_an_aggregator_refuses_answers_that_are_none(changes: dict[str, Any], er
 @given(data=st.data())
 def test_altered_messages_raise_typed_errors_only(data: st.DataObject) -> None:
     """Any bytes of the body, any shape in the header, the digest made anew as a hostile peer would."""
-    made, masking = aggregator(frames=()), aggregator(masked=True)
-    system = masking.release()
+    masking, system, answer = solved()
     kinds = {
-        Kind.CONTRIBUTION: (contributions()[0], made.receive),
+        Kind.CONTRIBUTION: (contributions()[0], aggregator(frames=()).receive),
         Kind.POOLED_SUM: (pooled(), lambda frame: holder_again().solve(frame)),
         Kind.MASKED_SYSTEM: (system, lambda frame: holder_again(masked=True).answer(frame)),
-        Kind.MASKED_SOLUTION: (holder_again(masked=True).answer(system), masking.finish),
+        Kind.MASKED_SOLUTION: (answer, masking.finish),
     }
     kind = data.draw(st.sampled_from(list(kinds)))
     frame, decode = parse(kinds[kind][0], kind), kinds[kind][1]
@@ -635,6 +634,13 @@ def test_altered_messages_raise_typed_errors_only(data: st.DataObject) -> None:
     shape = {name: data.draw(st.integers(0, 20) | st.just(getattr(frame, name))) for name in ("samples", "features")}
     with contextlib.suppress(HepipeError):
         decode(dataclasses.replace(frame, body=body, **shape).to_bytes())
+
+
+@cache
+def solved() -> tuple[Any, bytes, bytes]:
+    made = aggregator(masked=True)
+    system = made.release()
+    return made, system, holder_again(masked=True).answer(system)
 
 
 @cache
