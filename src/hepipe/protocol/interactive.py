@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from hepipe.errors import MalformedFrame, Unsupported
 from hepipe.protocol.link import Link
+from hepipe.protocol.refresh import Refresh
 from hepipe.protocol.rounds import Ask, MaskedProduct
 from hepipe.schemes.base import CipherTensor, Evaluator, Exact, Feature, Plain, PublicBundle
 from hepipe.schemes.parameters import Parameters
@@ -20,7 +21,7 @@ class Interactive:
     A non-interactive evaluation is this one with zero rounds. Each round carries whole blocks.
     """
 
-    by_rounds = frozenset({"mul", "mul_pairs", "ask"})
+    by_rounds = frozenset({"mul", "mul_pairs", "refresh", "ask"})
 
     def __init__(self, evaluator: Evaluator, link: Link, bundle: PublicBundle, policy: str = "polynomial") -> None:
         self._inner, self._link, self._bundle = evaluator, link, bundle
@@ -77,8 +78,11 @@ class Interactive:
         return self._inner.rerandomize(x)
 
     def refresh(self, x: CipherTensor) -> CipherTensor:
-        """Passed through."""
-        return self._inner.refresh(x)
+        """x at the full level and the base scale, by one round. Reveals masked values only. Price - / 1."""
+        if self.parameters.name == "clear":
+            return self._inner.refresh(x)
+        exchange = Refresh(self._inner, x, self.policy)  # type: ignore[arg-type]
+        return exchange.finish(self._link.request("refresh", exchange.request(self._bundle)), self._bundle)
 
     def take(self, x: CipherTensor, columns: Sequence[int]) -> CipherTensor:
         """Passed through."""

@@ -12,6 +12,7 @@ import pandas as pd
 from hepipe.errors import InsecureParameters, KeyMismatch, Unsupported
 from hepipe.protocol.interactive import Interactive
 from hepipe.protocol.link import Link, LocalLink
+from hepipe.protocol.refresh import Refresh
 from hepipe.protocol.rounds import Ask, answer_masked_factors
 from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, KeySet, PublicBundle
 from hepipe.schemes.frames import Kind, kind_of
@@ -129,6 +130,8 @@ class Client:
             if self._policy != "client":
                 raise Unsupported("the server asks for a value in the clear, but the plan's policy is not 'client'")
             return Ask.answer(request, self._bundle, self._encryptor, self._decryptor)
+        if kind == Kind.MASKED_VALUES:
+            return Refresh.answer(request, self._bundle, self._encryptor, self._decryptor)
         if self._scheme.name != "paillier":
             raise Unsupported(f"{self._scheme.name} multiplies by itself: nothing to answer")
         return answer_masked_factors(request, self._bundle, self._encryptor, self._decryptor)  # type: ignore[arg-type]

@@ -26,7 +26,11 @@ MAX_BYTES = 1 << 28
 """Of one message, unless the caller says less: the relinearization keys of the largest ring fit."""
 TIMEOUT_S = 60.0
 _GOODBYE = b""
-_ROUNDS = {int(Kind.MASKED_FACTORS): "masked product", int(Kind.QUESTION): "ask"}
+_ROUNDS = {
+    int(Kind.MASKED_FACTORS): "masked product",
+    int(Kind.QUESTION): "ask",
+    int(Kind.MASKED_VALUES): "refresh",
+}
 
 
 class Channel:

@@ -13,7 +13,9 @@ from hepipe.circuits.functions import ON_OFFER
 from hepipe.errors import MalformedFrame
 from hepipe.schemes.base import CipherTensor, Decryptor, Encryptor, Evaluator, PublicBundle
 from hepipe.schemes.frames import Frame, Kind, parse
-from hepipe.schemes.paillier import PaillierDecryptor, PaillierEncryptor, PaillierEvaluator, mask_bits_for
+from hepipe.schemes.masks import mask_bits_for
+from hepipe.schemes.paillier import PaillierDecryptor, PaillierEncryptor, PaillierEvaluator
+from hepipe.schemes.paillier_checks import IntegerArray
 from hepipe.schemes.wire import pack_ciphertexts, pack_tensor, unpack_ciphertexts, unpack_tensor
 
 Pairs = Sequence[tuple[CipherTensor, CipherTensor]]
@@ -100,19 +102,24 @@ def answer_masked_factors(
     (squares,) = struct.unpack_from(">I", frame.body)
     if squares > frame.features or (frame.features - squares) % 2:
         raise MalformedFrame(f"{squares} squares among {frame.features} factors do not make products")
-    room = encryptor.parameters.capacity_bits(0)
-    # Masked factors are larger than a double can say: state their bound at a scale that leaves 2**500.
-    scale, bound = max(int(room) - 501, 0), 2.0 ** min(room - 1, 500)
-    factors = CipherTensor(
-        unpack_ciphertexts(frame, frame.body[4:], bundle),
-        (frame.samples, frame.features), frame.level, scale, np.full(frame.features, bound), bundle.key_id,
-    )  # fmt: skip
-    integers = decryptor.decrypt_integers(factors)
+    integers, scale, bound = masked_integers(frame, frame.body[4:], bundle, decryptor)
     left, right = np.split(integers[:, squares:], 2, axis=1)
     products = np.concatenate([integers[:, :squares] ** 2, left * right], axis=1)
     body, _ = pack_ciphertexts(encryptor.encrypt_integers(products, bound, log_scale=scale, level=0), bundle)
     samples, features = products.shape
     return Frame(Kind.MASKED_PRODUCTS, "paillier", bundle.key_id, samples, features, 0, 0.0, body).to_bytes()
+
+
+def masked_integers(
+    frame: Frame, body: bytes, bundle: PublicBundle, decryptor: PaillierDecryptor
+) -> tuple[IntegerArray, int, float]:
+    """Client: the masked integers of a request, and a scale and a bound at which any such integer can be encrypted."""
+    room = decryptor.parameters.capacity_bits(0)
+    # Masked values are larger than a double can say: state their bound at a scale that leaves 2**500.
+    scale, bound = max(int(room) - 501, 0), 2.0 ** min(room - 1, 500)
+    rows, shape = unpack_ciphertexts(frame, body, bundle), (frame.samples, frame.features)
+    masked = CipherTensor(rows, shape, 0, scale, np.full(frame.features, bound), bundle.key_id)
+    return decryptor.decrypt_integers(masked), scale, bound
 
 
 class Ask:

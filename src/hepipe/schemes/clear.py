@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hepipe.errors import KeyMismatch, ScaleMismatch
 from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, KeySet, Plain
-from hepipe.schemes.fixedpoint import from_fixed, to_fixed
+from hepipe.schemes.fixedpoint import from_fixed, shift, to_fixed
 from hepipe.schemes.ledger import Ledger, check_choices, check_fresh, check_values
 from hepipe.schemes.parameters import ClearParameters
 
@@ -103,6 +103,15 @@ class ClearEvaluator(Ledger):
         bound, scale = fn.bound(x.bound), self.parameters.log_scale
         values = fn.exact(from_fixed(x.data, x.log_scale) if self.parameters.exact else x.data)
         return self._result(self._encode(values, scale), x.shape, self.parameters.depth, scale, bound)
+
+    def refresh(self, x: CipherTensor) -> CipherTensor:
+        """x at the full level and the base scale, without a round: there is nobody to hide it from. Price 0 / 0."""
+        self._own(x)
+        depth, scale = self.parameters.depth, self.parameters.log_scale
+        if not self.parameters.exact:
+            return self._result(x.data, x.shape, depth, scale, x.bound)
+        data = shift(x.data, int(x.log_scale - scale))
+        return self._result(data, x.shape, depth, scale, x.bound + 2.0**-scale)
 
     def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
         """The value of the column whose cost is zero; only with ``exact``, where it stands for Paillier's."""

@@ -18,8 +18,10 @@ import numpy.typing as npt
 from hepipe.errors import Unsupported
 from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, Plain
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
-from hepipe.schemes.ledger import Ledger, check_choices, row_features
-from hepipe.schemes.parameters import TAIL_SIGMAS, CkksParameters, Parameters
+from hepipe.schemes.ledger import Ledger, check_choices, check_room, row_features
+from hepipe.schemes.mask_room import LEAST_BITS, mask_room
+from hepipe.schemes.masks import mask_bits_for, masked_bound
+from hepipe.schemes.parameters import STATISTICAL_BITS, TAIL_SIGMAS, CkksParameters, Parameters
 
 KEY_ID = "0" * 32
 _LINEAR = Feature.ADD | Feature.MUL_PLAIN
@@ -40,6 +42,7 @@ class DryEvaluator(Ledger):
     lowest_level  the lowest level that any value reaches
     sums          whether samples are added up anywhere: one a ciphertext on Paillier, rotations on CKKS
     revealed      what the rounds show to the key holder besides the result
+    hidden_bits   the fewest bits by which the mask of a refresh exceeds what it hides; infinite where there is none
     """
 
     def __init__(self, parameters: Parameters, policy: str = "polynomial") -> None:
@@ -47,7 +50,7 @@ class DryEvaluator(Ledger):
         self.key_id = KEY_ID
         self.operations: Counter[str] = Counter()
         self.rounds = self.bytes_up = self.bytes_down = 0
-        self.peak_bits = 0.0
+        self.peak_bits, self.hidden_bits = 0.0, math.inf
         self.lowest_level = parameters.depth
         self.sums = False
         self.policy = policy
@@ -97,6 +100,44 @@ class DryEvaluator(Ledger):
         limits, parameters = fn.bound(x.bound), self.parameters
         self._room(limits, parameters.depth, parameters.log_scale, fn.name)
         return CipherTensor(error, x.shape, parameters.depth, parameters.log_scale, limits, KEY_ID)
+
+    def refresh(self, x: CipherTensor) -> CipherTensor:
+        """x at the full level and the base scale, one round; without encryption none."""
+        self._own(x)
+        depth, scale = self.parameters.depth, self.parameters.log_scale
+        if isinstance(self.parameters, CkksParameters):
+            return self._result(self._refreshed(x, self.parameters), x.shape, depth, scale, x.bound)
+        if self.parameters.name == "paillier":
+            self._exchange_integers(x)
+        elif not getattr(self.parameters, "exact", False):
+            return self._result(x.data, x.shape, depth, scale, x.bound)
+        unit = np.array([2.0**-scale, 0.0])[:, None]  # truncated integers
+        return self._result(x.data + unit, x.shape, depth, scale, x.bound + unit[0])
+
+    def _refreshed(self, x: CipherTensor, parameters: CkksParameters) -> Any:
+        """An encryption of zero before, a fresh one after, which covers a unit of a coefficient for the scale."""
+        room = mask_room(parameters, x.bound, x.log_scale, x.level, seen=self.policy == "client")
+        self._exchange(x.shape, room.level)
+        self.hidden_bits = min(self.hidden_bits, room.bits)
+        if room.bits < LEAST_BITS:
+            self.revealed.append(f"refreshed values, under masks of {room.bits:.0f} bits only")
+        before, (_, after) = parameters.product_error(x.log_scale, room.level), parameters.fresh_error()
+        return np.stack([x.data[0], np.sqrt(x.data[1] ** 2 + before**2 + after**2)])
+
+    def _exchange_integers(self, x: CipherTensor) -> None:
+        if self.parameters.slots != 1:
+            raise Unsupported("a mask for each sample needs one sample per ciphertext: plan with lanes=1")
+        masked = masked_bound(x.bound, x.log_scale, mask_bits_for(x.bound, x.log_scale))
+        check_room(self.parameters, masked, x.level, x.log_scale, "mask")
+        self._exchange(x.shape, 0)
+        self.hidden_bits = min(self.hidden_bits, STATISTICAL_BITS)
+
+    def _exchange(self, shape: tuple[int, int], level: int) -> None:
+        for name in ("mask", "rerandomize", "encrypt"):
+            self._count(name, shape)
+        self.rounds += 1
+        self.bytes_down += HEADER_BYTES + body_bytes(self.parameters, shape, level)
+        self.bytes_up += HEADER_BYTES + body_bytes(self.parameters, shape, self.parameters.depth, fresh=True)
 
     def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
         """The value whose cost is zero, where the scheme can blind the others."""

@@ -28,6 +28,12 @@ def from_fixed(integers: npt.NDArray[np.object_], bits: float) -> FloatArray:
     return np.array([int(i) / scale for i in integers.flat], dtype=np.float64).reshape(integers.shape)
 
 
+def shift(integers: npt.NDArray[np.object_], bits: int) -> npt.NDArray[np.object_]:
+    """floor(integers / 2**bits); a multiple where ``bits`` is negative."""
+    moved: npt.NDArray[np.object_] = integers >> bits if bits >= 0 else integers << -bits
+    return moved
+
+
 def _shifted(whole: int, shift: int) -> int:
     if shift >= 0:
         return whole << shift

@@ -37,6 +37,8 @@ class Kind(enum.IntEnum):
     MASKED_FACTORS = 3
     MASKED_PRODUCTS = 4
     QUESTION = 5
+    MASKED_VALUES = 12
+    REFRESHED = 13
     CONTRIBUTION = 32
     POOLED_SUM = 33
     MASKED_SYSTEM = 34

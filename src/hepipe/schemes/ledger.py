@@ -262,12 +262,12 @@ class Ledger:
 
 def check_room(parameters: Parameters, bound: FloatArray, level: int, log_scale: float, operation: str) -> None:
     """OutOfRange unless values up to ``bound`` at ``log_scale`` fit a ciphertext at ``level``."""
-    largest = float(np.max(bound, initial=0.0))
-    bits = math.log2(largest) if largest > 0 else 0.0
+    bits = log2_bound(bound)
     # However small the values, SEAL takes no scale that the modulus does not hold.
     need = log_scale + (max(bits, 0.0) if parameters.name == "ckks" else bits)
     room = parameters.capacity_bits(level)
     if not need < room:
+        largest = float(np.max(bound, initial=0.0))
         raise OutOfRange(
             f"{operation}: |value| up to {largest:.3g} at log_scale {log_scale:.1f} needs {need:.1f} bits, "
             f"the ciphertext holds {room:.1f} at level {level}: lower the input bound, or plan with it"
@@ -300,6 +300,12 @@ def row_features(parameters: Parameters) -> Feature:
     else:
         rotates, sums = bool(parameters.rotations), parameters.sums_samples
     return (Feature.ROTATE if rotates else Feature(0)) | (Feature.SUM_SAMPLES if sums else Feature(0))
+
+
+def log2_bound(bound: FloatArray) -> float:
+    """log2 of the largest bound; 0 where all values are zero."""
+    largest = float(np.max(bound, initial=0.0))
+    return math.log2(largest) if largest > 0 else 0.0
 
 
 def check_fresh(parameters: Parameters, bound: FloatArray) -> None:

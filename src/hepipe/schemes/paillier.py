@@ -18,7 +18,7 @@ from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain, blocks
 from hepipe.schemes.fixedpoint import from_fixed, to_fixed
 from hepipe.schemes.lanes import Mpz, pack, signed, unpack
-from hepipe.schemes.ledger import check_values, row_features
+from hepipe.schemes.ledger import check_values, log2_bound, row_features
 from hepipe.schemes.paillier_checks import (
     GUARD_UNITS,
     IntegerArray,
@@ -26,10 +26,9 @@ from hepipe.schemes.paillier_checks import (
     check_bound,
     check_ciphertexts,
     check_range,
-    log2_bound,
     on_grid,
 )
-from hepipe.schemes.paillier_evaluator import PaillierEvaluator, mask_bits_for
+from hepipe.schemes.paillier_evaluator import PaillierEvaluator
 from hepipe.schemes.paillier_keys import PaillierPublicKey, PaillierSecretKey, check_public, generate_secret_key
 from hepipe.schemes.paillier_randomness import DjnSource, HolderSource, RandomnessPool, Source, UniformSource
 from hepipe.schemes.parameters import PaillierParameters
@@ -41,7 +40,6 @@ __all__ = [
     "PaillierScheme",
     "RandomnessPool",
     "check_ciphertexts",
-    "mask_bits_for",
 ]
 
 DEFAULT_BOUND = 2.0**16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import gmpy2
@@ -50,12 +49,6 @@ def whole_bits(bits: float) -> int:
     if bits != int(bits):
         raise ScaleMismatch(f"log_scale {bits} is not whole: Paillier's scales are whole bits, ask for {round(bits)}")
     return int(bits)
-
-
-def log2_bound(bound: FloatArray) -> float:
-    """log2 of the largest bound; 0 where all values are zero."""
-    largest = float(np.max(bound, initial=0.0))
-    return math.log2(largest) if largest > 0 else 0.0
 
 
 def on_grid(limits: FloatArray, log_scale: float) -> FloatArray:

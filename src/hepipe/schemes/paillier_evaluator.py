@@ -6,7 +6,6 @@ holder multiply, ``unmask_product`` what comes back.
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,16 +16,16 @@ import numpy.typing as npt
 
 from hepipe.errors import InsecureParameters, ScaleMismatch, ShapeMismatch, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, not_supported
-from hepipe.schemes.fixedpoint import to_fixed
+from hepipe.schemes.fixedpoint import shift, to_fixed
 from hepipe.schemes.lanes import Mpz, pack, repunit
 from hepipe.schemes.ledger import Ledger, check_choices, row_features
+from hepipe.schemes.masks import mask_bits_for, masked_bound
 from hepipe.schemes.multiexp import WeightedSums
-from hepipe.schemes.paillier_checks import IntegerArray, block_spans, log2_bound, whole_bits
+from hepipe.schemes.paillier_checks import IntegerArray, block_spans, whole_bits
 from hepipe.schemes.paillier_keys import PaillierPublicKey
 from hepipe.schemes.paillier_randomness import RandomnessPool, UniformSource
 from hepipe.schemes.parameters import PaillierParameters, spend
 
-STATISTICAL_BITS = 80
 _SHUFFLER = secrets.SystemRandom()
 
 Rows = list[list[Mpz]]
@@ -87,8 +86,7 @@ class PaillierEvaluator(Ledger):
         need = mask_bits_for(x.bound, x.log_scale)
         if mask_bits < need:
             raise InsecureParameters(f"masks of {mask_bits} bits hide these values badly: use at least {need}")
-        exponent = mask_bits - whole_bits(x.log_scale)
-        bound = x.bound + (math.ldexp(1.0, exponent) if exponent < 1024 else math.inf)
+        bound = masked_bound(x.bound, whole_bits(x.log_scale), mask_bits)
         self._room(bound, x.level, x.log_scale, "mask")
         masks = np.array([secrets.randbits(mask_bits) for _ in range(x.shape[0] * x.shape[1])], dtype=object)
         masks = masks.reshape(x.shape)
@@ -120,6 +118,22 @@ class PaillierEvaluator(Ledger):
             crossed = self._crossed(x, y, i, x_masks[i], y_masks[i])
             data.append([c * gmpy2.invert(d, n_squared) % n_squared for c, d in zip(row, crossed, strict=True)])
         return self._result(data, x.shape, level, scale, bound)
+
+    def unmask_refreshed(self, refreshed: CipherTensor, x: CipherTensor, masks: IntegerArray) -> CipherTensor:
+        """x at the base scale and the full level, from the key holder's encryption of floor((x + r) / 2**k).
+
+        k is what the scale of x has over the base scale. Taking off floor(r / 2**k) leaves floor(x / 2**k) or one unit
+        more: an error below one unit of the base scale, and zero on average (Mohassel and Zhang, SecureML, IEEE S&P
+        2017, section 4.1).
+        """
+        self._pair(refreshed, x)
+        self._single_lane("unmask_refreshed")
+        unit = 2.0**-refreshed.log_scale
+        bound = x.bound + unit
+        self._room(bound, refreshed.level, refreshed.log_scale, "refresh")
+        shifted = shift(masks, whole_bits(x.log_scale) - whole_bits(refreshed.log_scale))
+        data = self._add_integers(refreshed, -shifted)
+        return self._result(data, x.shape, refreshed.level, refreshed.log_scale, bound)
 
     def _crossed(self, x: CipherTensor, y: CipherTensor, i: int, r: Iterable[int], s: Iterable[int]) -> list[Mpz]:
         n_squared = self.public.n_squared
@@ -190,11 +204,6 @@ class PaillierEvaluator(Ledger):
     def _blinded(self, ciphertexts: list[Mpz]) -> list[Mpz]:
         # x - x and x * 0 come out as the bare 1, which says "zero" to anyone: make it an encryption of zero.
         return [c if c != 1 else self.pool.take() for c in ciphertexts]
-
-
-def mask_bits_for(bound: FloatArray, log_scale: float) -> int:
-    """The least number of bits of masks that hide values of this bound: their own size and 80 more."""
-    return math.ceil(max(log2_bound(bound) + log_scale, 0.0)) + STATISTICAL_BITS
 
 
 def _products(left: Sequence[Mpz], right: Sequence[Mpz], modulus: Mpz) -> list[Mpz]:

@@ -25,6 +25,8 @@ MAX_LOG_Q = {
 NOISE_SIGMA = 3.2
 # A deviation of five sigma in a slot: probability 2**-20.7 two-sided.
 TAIL_SIGMAS = 5.0
+# Bits that a mask has over the value it hides: a statistical distance below 2**-79 from a mask alone.
+STATISTICAL_BITS = 80
 # Rounding noise e * s in a slot is a Gaussian times |s(zeta)|, whose square is exponential over the slots: Laplace, not
 # Gaussian. Its two-sided 2**-20 quantile is 9.8 sigma; the factor brings it to the TAIL_SIGMAS it is multiplied with.
 LAPLACE_TAIL = 9.8 / TAIL_SIGMAS

@@ -130,11 +130,11 @@ def take_apart(body: bytes, degree: int) -> Polynomials:
     return Polynomials(words, seed)
 
 
-def put_together(parts: Polynomials, parms_id: list[int], scale: float) -> bytes:
-    """The ciphertext body that SEAL loads for ``parts``."""
+def put_together(parts: Polynomials, parms_id: list[int], scale: float, *, transformed: bool = True) -> bytes:
+    """The ciphertext body that SEAL loads for ``parts``; not ``transformed``, they are residues of coefficients."""
     polynomials, primes, degree = parts.residues.shape
     size = polynomials + (parts.seed is not None)
-    head = _CIPHERTEXT.pack(struct.pack("<4Q", *parms_id), 1, size, degree, primes, scale, 1)
+    head = _CIPHERTEXT.pack(struct.pack("<4Q", *parms_id), transformed, size, degree, primes, scale, 1)
     words = parts.residues.astype("<u8", copy=False).tobytes()
     tail = b"" if parts.seed is None else framed(bytes([_BLAKE2XB]) + parts.seed)
     return head + framed(struct.pack("<Q", len(words) // 8) + words) + tail

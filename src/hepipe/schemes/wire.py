@@ -19,7 +19,7 @@ import numpy as np
 from hepipe.errors import InsecureParameters, KeyMismatch, MalformedFrame, Unsupported
 from hepipe.schemes import seal
 from hepipe.schemes.base import CipherTensor, FloatArray, PublicBundle
-from hepipe.schemes.ckks import Stream, expand
+from hepipe.schemes.ckks_ciphertexts import Stream, expand
 from hepipe.schemes.ckks_keys import CkksEvaluationKeys, CkksPublicKey
 from hepipe.schemes.clear import ClearKey
 from hepipe.schemes.frames import BLINDED, HEADER_BYTES, MAX_SAMPLES, SEEDED, Frame, Kind, body_bytes, parse
