@@ -80,6 +80,8 @@ def test_the_clustering_is_scikit_learn_s(scheme: str, seed: int) -> None:
     clear_cut = two[:, 1] - two[:, 0] > 2.0**-12
     assert clear_cut.sum() >= samples - 1
     assert (found.labels == expected.labels_)[clear_cut].all()
+    assert (found.estimator().predict(X) == expected.predict(X))[clear_cut].all()
+    assert found.estimator().inertia_ == found.inertia
 
 
 @pytest.mark.parametrize("scheme", ["ckks", "paillier"])

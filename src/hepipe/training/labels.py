@@ -12,6 +12,10 @@ same form once its loss is taken to second order, sigma(z) = 1/2 + z/4 (Hardy et
 
 The trainer learns nothing of the labels; ``server.forward`` leaves it with encrypted weights to go on with. The owner
 of the labels learns the weights, so of the rows d + 1 numbers for its labels, and after as many fits as rows, P itself.
+It may pass them on under Paillier; a decryption of CKKS must stay with it (SECURITY.md).
+
+Measured on one core at 128 bits for 1,000 rows of 4 columns: Paillier encrypts in 1.4 s, sums in 0.5 s, sends 0.75 MiB;
+CKKS takes 0.13 s in all and sends 0.11 MiB up, 0.63 MiB down, and 4.6 MiB of keys once.
 """
 
 from __future__ import annotations

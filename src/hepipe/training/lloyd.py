@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.cluster import KMeans
 
 from hepipe.errors import IllPosed, InsecureParameters, MalformedFrame, OutOfRange, Unsupported
 from hepipe.models.profile import Profile
@@ -69,6 +70,13 @@ class Clustering:
     centres: FloatArray
     labels: npt.NDArray[np.intp]
     inertia: float
+
+    def estimator(self) -> KMeans:
+        """A fitted scikit-learn KMeans with these centres, to predict with in the clear."""
+        clusters = len(self.centres)
+        fitted = KMeans(clusters, init=self.centres, n_init=1, max_iter=1).fit(self.centres)
+        fitted.cluster_centers_, fitted.labels_, fitted.inertia_ = self.centres.copy(), self.labels, self.inertia
+        return fitted
 
 
 def lloyd_plan(
