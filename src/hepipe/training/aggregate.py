@@ -102,6 +102,8 @@ class Aggregator:
 
         AgreementBroken while an owner is missing, for fewer rows than ten a column, or for a second release.
         """
+        if self.agreement.masked:
+            raise AgreementBroken("under this agreement nobody sees the sums: use a MaskingAggregator")
         total, rows = self._total()
         x = self._evaluator.rerandomize(total)
         return _wrap(Kind.POOLED_SUM, self.agreement, len(self._received), rows, x, self._bundle)

@@ -30,7 +30,7 @@ import struct
 
 import gmpy2
 
-from hepipe.errors import AgreementBroken, MalformedFrame
+from hepipe.errors import AgreementBroken, MalformedFrame, OutOfRange
 from hepipe.schemes.base import PublicBundle
 from hepipe.schemes.frames import Frame, Kind, parse
 from hepipe.schemes.lanes import Mpz
@@ -82,8 +82,8 @@ class MaskingAggregator(Aggregator):
     def finish(self, answer: bytes) -> Solution:
         """The model from the key holder's MASKED_SOLUTION frame.
 
-        MalformedFrame for what is none; OutOfRange for residues that are no fractions within their bounds: a wrong
-        answer is met so, unless it was made to pass.
+        MalformedFrame for what is none; OutOfRange for residues that are no fractions with one bounded denominator:
+        a wrong answer is met so, unless it was made to pass.
         """
         if self._masks is None:
             raise AgreementBroken("no masked system was released that this could answer")
@@ -91,7 +91,10 @@ class MaskingAggregator(Aggregator):
         masked = _parse_solution(answer, self.agreement, self._bundle)
         residues = [sum(a * v for a, v in zip(row, masked, strict=True)) - s for row, s in zip(R, r, strict=True)]
         bounds = self.agreement.solution_bounds
-        return self.agreement.unscaled([rational(value, n, *bounds) for value in residues], self._rows)
+        weights = [rational(value, n, *bounds) for value in residues]
+        if gmpy2.lcm(*(denominator for _, denominator in weights)) > bounds[1]:
+            raise OutOfRange("the weights have no common denominator within its bound: a wrong answer")
+        return self.agreement.unscaled(weights, self._rows)
 
     def _system(self, sums: list[Mpz]) -> tuple[list[list[Mpz]], list[Mpz]]:
         """Enc(A) with its penalties, and Enc(b)."""
