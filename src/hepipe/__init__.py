@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hepipe.schemes.registry import scheme
     from hepipe.study.compare import compare
     from hepipe.study.datasets import load
-    from hepipe.study.estimators import EncryptedClassifier, EncryptedRegressor
+    from hepipe.study.estimators import EncryptedClassifier, EncryptedClusterer, EncryptedRegressor
     from hepipe.study.plan import plan
     from hepipe.training.federated import FederatedRidge
     from hepipe.training.labels import labels_only
@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Client",
     "EncryptedClassifier",
+    "EncryptedClusterer",
     "EncryptedRegressor",
     "FederatedRidge",
     "Server",
@@ -41,6 +42,7 @@ __all__ = [
 _HOMES = {
     "Client": "protocol.parties",
     "EncryptedClassifier": "study.estimators",
+    "EncryptedClusterer": "study.estimators",
     "EncryptedRegressor": "study.estimators",
     "FederatedRidge": "training.federated",
     "Server": "protocol.parties",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hepipe.errors import InsecureParameters, KeyMismatch, Unsupported
+from hepipe.protocol.comparison import answer_masked_numbers, answer_zero_tests
 from hepipe.protocol.interactive import Interactive
 from hepipe.protocol.link import Link, LocalLink
 from hepipe.protocol.refresh import Refresh
@@ -19,6 +20,8 @@ from hepipe.schemes.frames import Kind, kind_of
 from hepipe.schemes.keystore import load_keys, save_keys
 from hepipe.schemes.registry import evaluator_of, scheme_of
 from hepipe.schemes.wire import pack_keys, pack_tensor, unpack_keys, unpack_tensor
+
+_ANSWERS: dict[int, Any] = {Kind.MASKED_NUMBERS: answer_masked_numbers, Kind.ZERO_TESTS: answer_zero_tests}
 
 
 class Profile(Protocol):
@@ -134,7 +137,8 @@ class Client:
             return Refresh.answer(request, self._bundle, self._encryptor, self._decryptor)
         if self._scheme.name != "paillier":
             raise Unsupported(f"{self._scheme.name} multiplies by itself: nothing to answer")
-        return answer_masked_factors(request, self._bundle, self._encryptor, self._decryptor)  # type: ignore[arg-type]
+        answer = _ANSWERS.get(kind, answer_masked_factors)
+        return answer(request, self._bundle, self._encryptor, self._decryptor)  # type: ignore[no-any-return]
 
     def pack(self, x: CipherTensor) -> bytes:
         """A tensor as a frame for the server."""

@@ -30,6 +30,8 @@ _GOODBYE = b""
 _ROUNDS = {
     int(Kind.MASKED_FACTORS): "masked product",
     int(Kind.QUESTION): "ask",
+    int(Kind.MASKED_NUMBERS): "masked numbers",
+    int(Kind.ZERO_TESTS): "zero tests",
     int(Kind.MASKED_VALUES): "refresh",
 }
 

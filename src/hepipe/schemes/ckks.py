@@ -18,11 +18,12 @@ import tenseal.sealapi as sealapi
 from hepipe.errors import OutOfRange, Unsupported
 from hepipe.schemes import seal
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, blocks
+from hepipe.schemes.checks import row_features
 from hepipe.schemes.ckks_ciphertexts import Product, Stream, expand, to_slots, waits
 from hepipe.schemes.ckks_holder import CkksDecryptor, CkksEncryptor
 from hepipe.schemes.ckks_keys import CkksEvaluationKeys, CkksPublicKey, CkksSecretKey, generate
 from hepipe.schemes.coefficients import Integers, Masks, added, random_integers, scaled, to_words
-from hepipe.schemes.ledger import Ledger, row_features
+from hepipe.schemes.ledger import Ledger
 from hepipe.schemes.mask_room import MaskRoom
 from hepipe.schemes.parameters import CkksParameters
 

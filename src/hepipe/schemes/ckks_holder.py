@@ -14,10 +14,10 @@ import tenseal.sealapi as sealapi
 from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
 from hepipe.schemes import seal
 from hepipe.schemes.base import CipherTensor, FloatArray, Plain, blocks
+from hepipe.schemes.checks import check_fresh, check_values
 from hepipe.schemes.ckks_ciphertexts import Stream, expand, to_slots
 from hepipe.schemes.ckks_keys import CkksPublicKey, CkksSecretKey
 from hepipe.schemes.coefficients import Integers, Masks, added, plaintext_words, to_integers, to_words
-from hepipe.schemes.ledger import check_fresh, check_values
 from hepipe.schemes.parameters import CkksParameters
 
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hepipe.errors import KeyMismatch, ScaleMismatch
-from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, KeySet, Plain
+from hepipe.errors import KeyMismatch, OutOfRange, ScaleMismatch
+from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, KeySet, Plain, Threshold
+from hepipe.schemes.checks import check_choices, check_fresh, check_gap, check_thresholds, check_values
 from hepipe.schemes.fixedpoint import from_fixed, shift, to_fixed
-from hepipe.schemes.ledger import Ledger, check_choices, check_fresh, check_values
+from hepipe.schemes.ledger import Ledger
 from hepipe.schemes.parameters import ClearParameters
 
 
@@ -50,9 +51,12 @@ class ClearScheme:
         """A decryptor that only unscales."""
         return ClearDecryptor(self.parameters, secret)
 
-    def evaluator(self, keys: KeySet, policy: str = "polynomial") -> ClearEvaluator:
-        """The reference evaluator; with policy "client" it computes what a key holder would be asked for."""
-        return ClearEvaluator(self.parameters, keys.public.key_id, policy)
+    def evaluator(self, keys: KeySet, policy: str = "polynomial", *, selects: bool = False) -> ClearEvaluator:
+        """The reference evaluator; with policy "client" it computes what a key holder would be asked for.
+
+        selects  take the circuits of a scheme that selects, as Paillier does; the integer reference always does
+        """
+        return ClearEvaluator(self.parameters, keys.public.key_id, policy, selects)
 
 
 class ClearEncryptor:
@@ -90,10 +94,12 @@ class ClearDecryptor:
 class ClearEvaluator(Ledger):
     """NumPy arithmetic under the common bookkeeping."""
 
-    def __init__(self, parameters: ClearParameters, key_id: str, policy: str = "polynomial") -> None:
+    def __init__(
+        self, parameters: ClearParameters, key_id: str, policy: str = "polynomial", selects: bool = False
+    ) -> None:
         self.parameters: ClearParameters = parameters
         self.key_id, self.policy = key_id, policy
-        self.features = ClearScheme.features | (Feature.SELECT if parameters.exact else Feature(0))
+        self.features = ClearScheme.features | (Feature.SELECT if parameters.exact or selects else Feature(0))
 
     def ask(self, fn: Exact, x: CipherTensor) -> CipherTensor:
         """fn(x) at the full budget, as a key holder would answer; under policy "client" only. Price 0 / 0."""
@@ -113,16 +119,37 @@ class ClearEvaluator(Ledger):
         data = shift(x.data, int(x.log_scale - scale))
         return self._result(data, x.shape, depth, scale, x.bound + 2.0**-scale)
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
-        """The value of the column whose cost is zero; only with ``exact``, where it stands for Paillier's."""
-        if not self.parameters.exact:
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
+        """The values of the columns of cost zero, where it stands for Paillier's: see ``ClearScheme.evaluator``."""
+        if Feature.SELECT not in self.features:
             return super().select(costs, values)  # type: ignore[no-any-return]
         self._own(costs)
-        array = check_choices(costs, values)
-        rows = np.array([[array[int(np.flatnonzero(row == 0)[0])]] for row in costs.data])
-        data = to_fixed(rows, self.parameters.log_plain_scale)
-        bound = np.array([np.abs(array).max()])
-        return self._result(data, (costs.shape[0], 1), costs.level, self.parameters.log_plain_scale, bound)
+        (array, bound), scale = check_choices(costs, values, groups), self.parameters.log_plain_scale
+        reached = np.asarray(costs.data == 0, dtype=bool)
+        if (reached.reshape(len(reached), -1, groups).sum(axis=1) != 1).any():
+            raise OutOfRange("a row without exactly one cost of zero in each group: what was encrypted are no bits")
+        data = (reached * self._one) @ self._encode(array, scale)[:, None]
+        return self._result(data, (costs.shape[0], 1), costs.level, scale, bound)
+
+    def at_most(self, bits: CipherTensor, thresholds: Sequence[Threshold]) -> CipherTensor:
+        """[number <= threshold], a column a threshold. Price 0 / 0."""
+        self._own(bits)
+        unit = 2 ** int(bits.log_scale) if self.parameters.exact else 1
+        columns = []
+        for places, value in check_thresholds(bits, thresholds):
+            number = sum(bits.data[:, place] * 2**i for i, place in enumerate(places))
+            columns.append(number <= value * unit)
+        return self._answers(np.column_stack(columns) * self._one, (bits.shape[0], len(columns)))
+
+    def negative(self, x: CipherTensor, gap: Plain) -> CipherTensor:
+        """[x < 0], also within the gap. Price 0 / 0."""
+        self._own(x)
+        check_gap(x, gap)
+        return self._answers((x.data < 0) * self._one, x.shape)
+
+    @property
+    def _one(self) -> Any:
+        return np.array(1, dtype=object) if self.parameters.exact else 1.0
 
     def _take(self, x: CipherTensor, columns: list[int]) -> Any:
         return x.data[:, columns]

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hepipe.errors import Unsupported
-from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, Plain
+from hepipe.errors import OutOfRange, Unsupported
+from hepipe.schemes.base import CipherTensor, Evaluator, Exact, Feature, FloatArray, Plain, Threshold
+from hepipe.schemes.checks import check_choices, check_gap, check_room, check_thresholds, row_features
+from hepipe.schemes.fixedpoint import magnitude_bits
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
-from hepipe.schemes.ledger import Ledger, check_choices, check_room, row_features
+from hepipe.schemes.ledger import Ledger
 from hepipe.schemes.mask_room import LEAST_BITS, mask_room
-from hepipe.schemes.masks import mask_bits_for, masked_bound
+from hepipe.schemes.masks import check_masked_product, mask_bits_for, masked_bound
 from hepipe.schemes.parameters import STATISTICAL_BITS, TAIL_SIGMAS, CkksParameters, Parameters
 
 KEY_ID = "0" * 32
@@ -41,7 +43,8 @@ class DryEvaluator(Ledger):
     peak_bits     the most bits a value, scaled, occupies anywhere in the circuit, results included
     lowest_level  the lowest level that any value reaches
     sums          whether samples are added up anywhere: one a ciphertext on Paillier, rotations on CKKS
-    revealed      what the rounds show to the key holder besides the result
+    revealed      what rounds and results show to the key holder besides what the model says
+    undecided     the error of some value reaches the gap that ``negative`` was promised: any result may be wrong
     hidden_bits   the fewest bits by which the mask of a refresh exceeds what it hides; infinite where there is none
     """
 
@@ -57,6 +60,7 @@ class DryEvaluator(Ledger):
         self.features = _FEATURES["paillier" if getattr(parameters, "exact", False) else parameters.name]
         self.features |= row_features(parameters)
         self.revealed: list[str] = []
+        self.undecided = False
 
     def fresh(self, shape: tuple[int, int], bound: Plain) -> CipherTensor:
         """An input of ``shape`` with |value| <= ``bound``, as the encryptor would make it."""
@@ -69,7 +73,8 @@ class DryEvaluator(Ledger):
 
     def error_bound(self, x: CipherTensor) -> float:
         """The largest error of any value of ``x``: worst case of the rounding plus five sigma of the noise."""
-        return float(np.max(x.data[0] + TAIL_SIGMAS * x.data[1]))
+        error = float(np.max(x.data[0] + TAIL_SIGMAS * x.data[1]))
+        return max(error, 2 * float(np.max(x.bound))) if self.undecided else error
 
     def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:
         """x * y; on an additive scheme one masked round."""
@@ -78,9 +83,9 @@ class DryEvaluator(Ledger):
     def mul_pairs(self, pairs: Sequence[tuple[CipherTensor, CipherTensor]]) -> list[CipherTensor]:
         """Independent products; on an additive scheme one masked round, which needs one sample per ciphertext."""
         products = [super(DryEvaluator, self).mul(x, y) for x, y in pairs]
-        if self.parameters.name == "paillier":
-            if self.parameters.slots != 1:
-                raise Unsupported("a masked product needs one sample per ciphertext: plan with lanes=1")
+        if self._one_lane("a masked product"):
+            for x, y in pairs:
+                check_masked_product(self.parameters, x, y)
             self._round(pairs)
         return products
 
@@ -117,7 +122,7 @@ class DryEvaluator(Ledger):
     def _refreshed(self, x: CipherTensor, parameters: CkksParameters) -> Any:
         """An encryption of zero before, a fresh one after, which covers a unit of a coefficient for the scale."""
         room = mask_room(parameters, x.bound, x.log_scale, x.level, seen=self.policy == "client")
-        self._exchange(x.shape, room.level)
+        self._refresh_round(x.shape, room.level)
         self.hidden_bits = min(self.hidden_bits, room.bits)
         if room.bits < LEAST_BITS:
             self.revealed.append(f"refreshed values, under masks of {room.bits:.0f} bits only")
@@ -125,35 +130,76 @@ class DryEvaluator(Ledger):
         return np.stack([x.data[0], np.sqrt(x.data[1] ** 2 + before**2 + after**2)])
 
     def _exchange_integers(self, x: CipherTensor) -> None:
-        if self.parameters.slots != 1:
-            raise Unsupported("a mask for each sample needs one sample per ciphertext: plan with lanes=1")
+        self._one_lane("refresh")
         masked = masked_bound(x.bound, x.log_scale, mask_bits_for(x.bound, x.log_scale))
         check_room(self.parameters, masked, x.level, x.log_scale, "mask")
-        self._exchange(x.shape, 0)
+        self._refresh_round(x.shape, 0)
         self.hidden_bits = min(self.hidden_bits, STATISTICAL_BITS)
 
-    def _exchange(self, shape: tuple[int, int], level: int) -> None:
+    def _refresh_round(self, shape: tuple[int, int], level: int) -> None:
         for name in ("mask", "rerandomize", "encrypt"):
             self._count(name, shape)
         self.rounds += 1
         self.bytes_down += HEADER_BYTES + body_bytes(self.parameters, shape, level)
         self.bytes_up += HEADER_BYTES + body_bytes(self.parameters, shape, self.parameters.depth, fresh=True)
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
-        """The value whose cost is zero, where the scheme can blind the others."""
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
+        """The values whose costs are zero, where the scheme can blind the others."""
         if Feature.SELECT not in self.features:
             return super().select(costs, values)  # type: ignore[no-any-return]
-        if self.parameters.slots != 1 and self.parameters.name == "paillier":
-            raise Unsupported("select blinds every sample by itself: plan with lanes=1")
-        array = check_choices(costs, values)
+        self._one_lane("select")
+        _, bound = check_choices(costs, values, groups)
         self._own(costs)
-        self._count("blind", costs.shape)
+        shape = (costs.shape[0], costs.shape[1] * (1 if groups == 1 else 2))
+        self._count("blind", shape)
         scale = self.parameters.plain_bits(costs.level)
-        self._room(np.abs(array), costs.level, scale, "select")
-        error = np.stack([np.full(costs.shape[1], 2.0 ** -(scale + 1)), np.zeros(costs.shape[1])])
-        bound = np.full(costs.shape[1], np.abs(array).max())
-        result = self._result(error, costs.shape, costs.level, scale, bound)
-        return replace(result, blinded=True)
+        self._room(bound, costs.level, scale, "select")
+        error = np.stack([np.full(shape[1], groups * 2.0 ** -(scale + 1)), np.zeros(shape[1])])
+        result = self._result(error, shape, costs.level, scale, np.repeat(bound, shape[1]))
+        return replace(result, blinded=groups)
+
+    def at_most(self, bits: CipherTensor, thresholds: Sequence[Threshold]) -> CipherTensor:
+        """One comparison a threshold; on an additive scheme one round, which needs one sample per ciphertext."""
+        if self.parameters.name == "ckks":
+            return super().at_most(bits, thresholds)  # type: ignore[no-any-return]
+        self._own(bits)
+        widths = [len(t.columns) for t in check_thresholds(bits, thresholds)]
+        return self._tests(bits.shape[0], widths)
+
+    def negative(self, x: CipherTensor, gap: Plain) -> CipherTensor:
+        """One comparison a value; on an additive scheme two rounds, which need one sample per ciphertext."""
+        if self.parameters.name == "ckks":
+            return super().negative(x, gap)  # type: ignore[no-any-return]
+        self._own(x)
+        error = x.data[0] + TAIL_SIGMAS * x.data[1]
+        self.undecided |= bool((error >= check_gap(x, gap)).any())
+        (samples, values), width = x.shape, magnitude_bits(x.bound, x.log_scale)
+        if self._one_lane("a comparison"):
+            self._room(np.array([1.0]), x.level, float(width + STATISTICAL_BITS + 2), "negative")
+            self._count("mask", x.shape)
+            self._exchange(2, (samples, values), (samples, values * (width + 1)))
+        return self._tests(samples, [width] * values)
+
+    def _one_lane(self, operation: str) -> bool:
+        """Whether ``operation`` takes rounds; Unsupported if samples share the ciphertexts that it would mask."""
+        if self.parameters.name == "paillier" and self.parameters.slots != 1:
+            raise Unsupported(f"{operation} needs one sample per ciphertext: plan with lanes=1")
+        return self.parameters.name == "paillier"
+
+    def _tests(self, samples: int, widths: list[int]) -> CipherTensor:
+        shape, tests = (samples, len(widths)), (samples, sum(widths) + len(widths))
+        if self._one_lane("a comparison"):
+            self._count("rerandomize", tests)
+            self._exchange(4 + 2 * len(widths), tests, shape)
+        self._count("blind", tests)
+        return self._answers(np.zeros((2, len(widths))), shape)
+
+    def _exchange(self, head: int, request: tuple[int, int], reply: tuple[int, int]) -> None:
+        """One round: a request of so many ciphertexts after ``head`` bytes, answered by fresh ones."""
+        self.rounds += 1
+        self._count("encrypt", reply)
+        self.bytes_down += HEADER_BYTES + head + body_bytes(self.parameters, request, 0)
+        self.bytes_up += HEADER_BYTES + body_bytes(self.parameters, reply, 0)
 
     def _result(
         self, data: Any, shape: tuple[int, int], level: int, log_scale: float, bound: FloatArray
@@ -187,7 +233,9 @@ class DryEvaluator(Ledger):
     def _add(self, x: CipherTensor, y: CipherTensor, sign: int) -> Any:
         self._count("add", x.shape)
         std = np.hypot(x.data[1], y.data[1])
-        if x is y and sign < 0:  # x - x is an encryption of zero, as noisy as a rescaling
+        if x is y and sign > 0:  # its own noise adds up, not in quadrature
+            std = 2 * x.data[1]
+        elif x is y:  # x - x is an encryption of zero, as noisy as a rescaling
             std = np.hypot(std, self.parameters.product_error(x.log_scale, x.level))
         return np.stack([x.data[0] + y.data[0], std])
 
@@ -273,3 +321,28 @@ class DryEvaluator(Ledger):
         self._count("rerandomize", x.shape)
         noise = self.parameters.product_error(x.log_scale, 0)  # an encryption of zero is as noisy as a rescaling
         return np.stack([x.data[0], np.hypot(x.data[1], noise)])
+
+
+def reveals_too(ev: Evaluator, what: str) -> None:
+    """Note that the result shows ``what`` besides what it is computed for. Only a dry run takes notes."""
+    if isinstance(ev, DryEvaluator):
+        ev.revealed.append(what)
+
+
+def smooth(
+    ev: Evaluator, circuit: Callable[[CipherTensor], CipherTensor], x: CipherTensor, slope: float, margin: float
+) -> CipherTensor:
+    """circuit(x), where |circuit(x + e) - circuit(x)| <= slope * |e| for all |e| <= margin, slot by slot.
+
+    Only a dry run looks at the two numbers. Product by product it would multiply the error of x by the steepest slope
+    anywhere within the bounds, which is 2**alpha times too much where every value keeps a distance from the steep part.
+    So it takes the error that the circuit makes on an exact x, and adds slope * (error of x). OutOfRange where that
+    error leaves the margin, and the slope with it is not proven.
+    """
+    if not isinstance(ev, DryEvaluator):
+        return circuit(x)
+    error = ev.error_bound(x)
+    if error > margin:
+        raise OutOfRange(f"an error of {error:.3g} where the polynomial allows {margin:.3g}: plan with a larger scale")
+    y, (bias, std) = circuit(replace(x, data=np.zeros_like(x.data))), slope * x.data
+    return replace(y, data=np.stack([y.data[0] + bias, np.hypot(y.data[1], std)]))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hepipe.errors import OutOfRange
 from hepipe.schemes.base import FloatArray
-from hepipe.schemes.ledger import log2_bound
+from hepipe.schemes.checks import log2_bound
 from hepipe.schemes.parameters import CkksParameters
 
 LEAST_BITS = 40

@@ -10,16 +10,12 @@ import numpy.typing as npt
 
 from hepipe.errors import MalformedFrame, OutOfRange, ScaleMismatch, ShapeMismatch
 from hepipe.schemes.base import CipherTensor, FloatArray, blocks
-from hepipe.schemes.fixedpoint import from_fixed, to_fixed
+from hepipe.schemes.fixedpoint import GUARD_SHIFT, GUARD_UNITS, from_fixed, to_fixed
 from hepipe.schemes.lanes import Mpz
 from hepipe.schemes.paillier_keys import PaillierPublicKey
 
 IntegerArray = npt.NDArray[np.object_]
 """Python integers of any size."""
-# A decrypted value may exceed its bound by this fraction, and by this many units of its scale: inputs and added
-# constants were rounded to the grid after their bounds were stated.
-GUARD_SHIFT = 12
-GUARD_UNITS = 16
 
 
 def check_ciphertexts(public: PaillierPublicKey, integers: Sequence[Mpz]) -> None:

@@ -1,8 +1,8 @@
 """Ciphertexts and public keys as bytes, and back: every byte is checked here before gmpy2 or SEAL sees it.
 
 A tensor's body is two bytes a feature, ceil(log2(bound)), then the ciphertexts in order of blocks and features, each
-of a size fixed by the parameters. Keys carry their parameters as canonical JSON. No pickle, no exponents, no floats
-but the scale.
+of a size fixed by the parameters; before all that, of a blinded tensor, the number of its groups in two bytes. Keys
+carry their parameters as canonical JSON. No pickle, no exponents, no floats but the scale.
 """
 
 from __future__ import annotations
@@ -38,26 +38,39 @@ def pack_tensor(x: CipherTensor, bundle: PublicBundle) -> bytes:
         raise KeyMismatch(f"a tensor of key {x.key_id[:8]} cannot travel under key {bundle.key_id[:8]}")
     bounds = struct.pack(f">{x.shape[1]}h", *_bound_bits(x.bound))
     body, flags = pack_ciphertexts(x, bundle)
-    flags |= BLINDED * x.blinded
-    name = bundle.parameters.name
-    return Frame(Kind.TENSOR, name, x.key_id, *x.shape, x.level, x.log_scale, bounds + body, flags).to_bytes()
+    groups = struct.pack(">H", x.blinded) if x.blinded else b""
+    flags |= BLINDED if groups else 0
+    name, body = bundle.parameters.name, groups + bounds + body
+    return Frame(Kind.TENSOR, name, x.key_id, *x.shape, x.level, x.log_scale, body, flags).to_bytes()
 
 
 def unpack_tensor(data: bytes, bundle: PublicBundle) -> CipherTensor:
     """The tensor of a TENSOR frame under this key; MalformedFrame or KeyMismatch on anything else."""
     frame = parse(data, Kind.TENSOR)
+    blinded = _groups(frame, bundle) if frame.flags == BLINDED else 0
+    body = frame.body[2:] if blinded else frame.body
     head = 2 * frame.features
-    if len(frame.body) < head:
-        raise MalformedFrame(f"a body of {len(frame.body)} bytes cannot hold {frame.features} bounds")
-    bits = struct.unpack_from(f">{frame.features}h", frame.body)
+    if len(body) < head:
+        raise MalformedFrame(f"a body of {len(body)} bytes cannot hold {frame.features} bounds")
+    bits = struct.unpack_from(f">{frame.features}h", body)
     if any(abs(b) > 1023 for b in bits):
         raise MalformedFrame("a bound beyond the range of a double")
-    ciphertexts = unpack_ciphertexts(frame, frame.body[head:], bundle)
+    ciphertexts = unpack_ciphertexts(frame, body[head:], bundle)
     bound = np.array([2.0**b for b in bits])
     shape = (frame.samples, frame.features)
-    if (blinded := frame.flags == BLINDED) and (frame.scheme != "paillier" or bundle.parameters.lanes != 1):
-        raise MalformedFrame("only Paillier with one lane blinds")
     return CipherTensor(ciphertexts, shape, frame.level, frame.log_scale, bound, frame.key_id, blinded)
+
+
+def _groups(frame: Frame, bundle: PublicBundle) -> int:
+    """The groups of a blinded tensor: one of single entries, or several of as many pairs each."""
+    if frame.scheme != "paillier" or bundle.parameters.name != "paillier" or bundle.parameters.lanes != 1:
+        raise MalformedFrame("only Paillier with one lane blinds")
+    if len(frame.body) < 2:
+        raise MalformedFrame("a blinded tensor without its number of groups")
+    (groups,) = struct.unpack_from(">H", frame.body)
+    if groups < 1 or (groups > 1 and frame.features % (2 * groups)):
+        raise MalformedFrame(f"{frame.features} ciphertexts a row do not make {groups} groups of pairs")
+    return int(groups)
 
 
 def pack_ciphertexts(x: CipherTensor, bundle: PublicBundle) -> tuple[bytes, int]:
