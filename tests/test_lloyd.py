@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
+import hepipe
 from hepipe.errors import (
     HepipeError,
     IllPosed,
@@ -82,6 +83,14 @@ def test_the_clustering_is_scikit_learn_s(scheme: str, seed: int) -> None:
     assert (found.labels == expected.labels_)[clear_cut].all()
     assert (found.estimator().predict(X) == expected.predict(X))[clear_cut].all()
     assert found.estimator().inertia_ == found.inertia
+
+
+def test_the_centres_can_be_served() -> None:
+    X = points(600, 3)
+    found, _, _, _ = clustered("ckks", X)
+    model = hepipe.from_sklearn(found.estimator(), SCHEMA)
+    client = hepipe.Client(hepipe.plan(model, "clear", samples=8))
+    assert client.predict(hepipe.Server(model, client.public()), X[:8]).tolist() == found.labels[:8].tolist()
 
 
 @pytest.mark.parametrize("scheme", ["ckks", "paillier"])

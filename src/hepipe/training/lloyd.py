@@ -72,7 +72,7 @@ class Clustering:
     inertia: float
 
     def estimator(self) -> KMeans:
-        """A fitted scikit-learn KMeans with these centres, to predict with in the clear."""
+        """A fitted scikit-learn KMeans with these centres, which ``hepipe.from_sklearn`` takes."""
         clusters = len(self.centres)
         fitted = KMeans(clusters, init=self.centres, n_init=1, max_iter=1).fit(self.centres)
         fitted.cluster_centers_, fitted.labels_, fitted.inertia_ = self.centres.copy(), self.labels, self.inertia
