@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hepipe.study.estimators import EncryptedClassifier, EncryptedClusterer, EncryptedRegressor
     from hepipe.study.plan import plan
     from hepipe.study.trainer import EncryptedTrainer
+    from hepipe.training.federated import FederatedRidge
+    from hepipe.training.labels import labels_only
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,10 +28,12 @@ __all__ = [
     "EncryptedClusterer",
     "EncryptedRegressor",
     "EncryptedTrainer",
+    "FederatedRidge",
     "Server",
     "compare",
     "from_sklearn",
     "from_torch",
+    "labels_only",
     "load",
     "plan",
     "scheme",
@@ -43,10 +47,12 @@ _HOMES = {
     "EncryptedClusterer": "study.estimators",
     "EncryptedRegressor": "study.estimators",
     "EncryptedTrainer": "study.trainer",
+    "FederatedRidge": "training.federated",
     "Server": "protocol.parties",
     "compare": "study.compare",
     "from_sklearn": "models.importers",
     "from_torch": "models.torch_importer",
+    "labels_only": "training.labels",
     "load": "study.datasets",
     "plan": "study.plan",
     "scheme": "schemes.registry",

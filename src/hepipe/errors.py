@@ -53,3 +53,11 @@ class RunFailed(HepipeError):
 
 class PeerLost(HepipeError):
     """The process at the other end is gone, was too slow, or closed without a goodbye."""
+
+
+class AgreementBroken(HepipeError):
+    """A contribution or release that the parties' agreement rules out: it would tell too much, or count twice."""
+
+
+class IllPosed(HepipeError):
+    """A fit whose data do not determine its solution."""

@@ -167,13 +167,8 @@ class Server:
     def __init__(
         self, model: Model, public: PublicBundle | bytes, policy: str = "polynomial", *, allow_insecure: bool = False
     ) -> None:
-        bundle = unpack_keys(public, allow_insecure=allow_insecure) if isinstance(public, bytes) else public
-        if not isinstance(bundle, PublicBundle):
-            raise KeyMismatch("a server takes client.public(); keys that include a secret one never leave the client")
-        if bundle.parameters.insecure and not allow_insecure:
-            raise InsecureParameters("the client uses parameters made for tests: plan with secure ones")
-        self.model, self._bundle = model, bundle
-        self._evaluator = evaluator_of(bundle)
+        self.model, self._bundle = model, public_bundle(public, allow_insecure)
+        self._evaluator = evaluator_of(self._bundle)
         self._policy = policy
 
     def evaluate(self, x: CipherTensor, link: Link | None = None) -> CipherTensor:
@@ -203,3 +198,13 @@ class Server:
     def unpack(self, frame: bytes) -> CipherTensor:
         """A client's tensor from its frame."""
         return unpack_tensor(frame, self._bundle)
+
+
+def public_bundle(public: PublicBundle | bytes, allow_insecure: bool) -> PublicBundle:
+    """What ``client.public()`` gives, or its frame; KeyMismatch for more, InsecureParameters for test keys."""
+    bundle = unpack_keys(public, allow_insecure=allow_insecure) if isinstance(public, bytes) else public
+    if not isinstance(bundle, PublicBundle):
+        raise KeyMismatch("a server takes client.public(); keys that include a secret one never leave the client")
+    if bundle.parameters.insecure and not allow_insecure:
+        raise InsecureParameters("the client uses parameters made for tests: plan with secure ones")
+    return bundle

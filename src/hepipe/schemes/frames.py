@@ -43,6 +43,12 @@ class Kind(enum.IntEnum):
     ZEROS_FOUND = 9
     MASKED_VALUES = 12
     REFRESHED = 13
+    CONTRIBUTION = 32
+    POOLED_SUM = 33
+    MASKED_SYSTEM = 34
+    MASKED_SOLUTION = 35
+    ASSIGNMENT = 36
+    CENTRES = 37
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ import pandas as pd
 
 from hepipe.errors import OutOfRange
 from hepipe.models.schema import Schema
-from hepipe.schemes.parameters import PaillierParameters
+from hepipe.schemes.parameters import MODULUS_BITS, PaillierParameters
 from hepipe.schemes.registry import scheme_of
-from hepipe.study.plan import MODULUS_BITS
 
 _STEP = 2.0**20
 """Between the columns of the probing query: more than twice any threshold, so that an answer names its column."""
