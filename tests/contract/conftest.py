@@ -114,6 +114,18 @@ def encrypting(request: pytest.FixtureRequest) -> Party:
     return party_of(SMALL[request.param])
 
 
+@pytest.fixture(params=[name for name in SMALL if Feature.SUM_SAMPLES in scheme_of(SMALL[name]).features])
+def summing(request: pytest.FixtureRequest) -> Party:
+    """Every scheme that declares sums over samples, on test keys."""
+    return party_of(SMALL[request.param])
+
+
+@pytest.fixture
+def rotating() -> Party:
+    """CKKS with Galois keys."""
+    return party_of(SMALL["ckks-rotating"])
+
+
 @pytest.fixture(params=["paillier", "ckks", "ckks-complex"])
 def lawful(request: pytest.FixtureRequest) -> Party:
     """One test set of each kind of arithmetic."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import SMALL, Party, party_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,9 @@ from hepipe.errors import BudgetExhausted, OutOfRange, ShapeMismatch, Unsupporte
 from hepipe.schemes.base import CipherTensor, Feature
 from hepipe.schemes.fixedpoint import to_fixed
 from hepipe.schemes.parameters import TAIL_SIGMAS
+
+if TYPE_CHECKING:
+    from conftest import Party
 
 FloatArray = npt.NDArray[np.float64]
 RNG = np.random.default_rng(20240608)
@@ -53,17 +55,6 @@ def fresh(party: Party, values: FloatArray, bound: float = 8.0) -> Pair:
 
 def rows(samples: int, features: int = 2) -> FloatArray:
     return RNG.uniform(-8, 8, (samples, features))
-
-
-@pytest.fixture(params=["clear", "clear-exact", "paillier-one-lane", "ckks-rotating"])
-def summing(request: pytest.FixtureRequest) -> Party:
-    """Every scheme that declares sums over samples."""
-    return party_of(SMALL[request.param])
-
-
-def test_these_are_all_that_declare_sums() -> None:
-    declared = [name for name, p in SMALL.items() if Feature.SUM_SAMPLES in party_of(p).scheme.features]
-    assert declared == ["clear", "clear-exact", "paillier-one-lane", "ckks-rotating"]
 
 
 def test_real_and_dry_features_agree_on_samples(small: Party) -> None:
@@ -138,8 +129,8 @@ def test_what_was_added_to_all_samples_is_not_summed_over_empty_slots(summing: P
 
 
 @pytest.mark.parametrize("samples", [511, 512, 513, 1024])
-def test_blocks_are_added_before_they_are_folded(samples: int) -> None:
-    party = party_of(SMALL["ckks-rotating"])
+def test_blocks_are_added_before_they_are_folded(rotating: Party, samples: int) -> None:
+    party = rotating
     values, dry = rows(samples), party.dry()
     fresh(party, values).add(1.0).sum_samples().check(values.sum(axis=0, keepdims=True) + samples)
     dry.sum_samples(dry.fresh(values.shape, 8.0))

@@ -114,8 +114,10 @@ class ClearEvaluator(Ledger):
         """x at the full level and the base scale, without a round: there is nobody to hide it from. Price 0 / 0."""
         self._own(x)
         depth, scale = self.parameters.depth, self.parameters.log_scale
-        data = shift(x.data, int(x.log_scale - scale)) if self.parameters.exact else x.data
-        return self._result(data, x.shape, depth, scale, x.bound)
+        if not self.parameters.exact:
+            return self._result(x.data, x.shape, depth, scale, x.bound)
+        data = shift(x.data, int(x.log_scale - scale))
+        return self._result(data, x.shape, depth, scale, x.bound + 2.0**-scale)
 
     def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
         """The values of the columns of cost zero, where it stands for Paillier's: see ``ClearScheme.evaluator``."""

@@ -22,7 +22,7 @@ from hepipe.schemes.fixedpoint import magnitude_bits
 from hepipe.schemes.frames import HEADER_BYTES, body_bytes, tensor_bytes
 from hepipe.schemes.ledger import Ledger
 from hepipe.schemes.mask_room import LEAST_BITS, mask_room
-from hepipe.schemes.masks import check_masked_product, mask_bits_for
+from hepipe.schemes.masks import check_masked_product, mask_bits_for, masked_bound
 from hepipe.schemes.parameters import STATISTICAL_BITS, TAIL_SIGMAS, CkksParameters, Parameters
 
 KEY_ID = "0" * 32
@@ -109,12 +109,13 @@ class DryEvaluator(Ledger):
         self._own(x)
         depth, scale = self.parameters.depth, self.parameters.log_scale
         if isinstance(self.parameters, CkksParameters):
-            error = self._refreshed(x, self.parameters)
-        elif self.parameters.name == "paillier":
-            error = self._truncated(x)
-        else:
-            error = x.data
-        return self._result(error, x.shape, depth, scale, x.bound)
+            return self._result(self._refreshed(x, self.parameters), x.shape, depth, scale, x.bound)
+        if self.parameters.name == "paillier":
+            self._exchange_integers(x)
+        elif not getattr(self.parameters, "exact", False):
+            return self._result(x.data, x.shape, depth, scale, x.bound)
+        unit = np.array([2.0**-scale, 0.0])[:, None]  # truncated integers
+        return self._result(x.data + unit, x.shape, depth, scale, x.bound + unit[0])
 
     def _refreshed(self, x: CipherTensor, parameters: CkksParameters) -> Any:
         """An encryption of zero before, a fresh one after, which covers a unit of a coefficient for the scale."""
@@ -126,13 +127,12 @@ class DryEvaluator(Ledger):
         before, (_, after) = parameters.product_error(x.log_scale, room.level), parameters.fresh_error()
         return np.stack([x.data[0], np.sqrt(x.data[1] ** 2 + before**2 + after**2)])
 
-    def _truncated(self, x: CipherTensor) -> Any:
-        if self.parameters.slots != 1:
-            raise Unsupported("a mask for each sample needs one sample per ciphertext: plan with lanes=1")
-        check_room(self.parameters, np.array([2.0]), x.level, mask_bits_for(x.bound, x.log_scale), "mask")
+    def _exchange_integers(self, x: CipherTensor) -> None:
+        self._one_lane("refresh")
+        masked = masked_bound(x.bound, x.log_scale, mask_bits_for(x.bound, x.log_scale))
+        check_room(self.parameters, masked, x.level, x.log_scale, "mask")
         self._refresh_round(x.shape, 0)
         self.hidden_bits = min(self.hidden_bits, STATISTICAL_BITS)
-        return np.stack([x.data[0] + 2.0**-self.parameters.log_scale, x.data[1]])
 
     def _refresh_round(self, shape: tuple[int, int], level: int) -> None:
         for name in ("mask", "rerandomize", "encrypt"):
@@ -145,8 +145,7 @@ class DryEvaluator(Ledger):
         """The values whose costs are zero, where the scheme can blind the others."""
         if Feature.SELECT not in self.features:
             return super().select(costs, values)  # type: ignore[no-any-return]
-        if self.parameters.slots != 1 and self.parameters.name == "paillier":
-            raise Unsupported("select blinds every sample by itself: plan with lanes=1")
+        self._one_lane("select")
         _, bound = check_choices(costs, values, groups)
         self._own(costs)
         shape = (costs.shape[0], costs.shape[1] * (1 if groups == 1 else 2))
