@@ -18,8 +18,9 @@ from hepipe.schemes.base import CipherTensor, FloatArray, Scheme
 from hepipe.schemes.dry import DryEvaluator
 from hepipe.schemes.frames import tensor_bytes
 from hepipe.schemes.mask_room import LEAST_BITS
-from hepipe.schemes.parameters import (, MODULUS_BITS
+from hepipe.schemes.parameters import (
     MAX_LOG_Q,
+    MODULUS_BITS,
     TAIL_SIGMAS,
     TEST_INSECURE_CKKS,
     CkksParameters,
