@@ -12,8 +12,16 @@ import pytest
 from hepipe.study.batch import Outcome, plan_batch, run_batch
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITE = ["00_two_schemes", "01_salary_linear", "02_chd_logistic", "03_chd_tree", "08_network", "09_summary"]
-COMPARING = ["01_salary_linear", "02_chd_logistic", "03_chd_tree", "08_network"]
+SUITE = [
+    "00_two_schemes",
+    "01_salary_linear",
+    "02_chd_logistic",
+    "03_chd_tree",
+    "07_chd_training",
+    "08_network",
+    "09_summary",
+]
+COMPARING = ["01_salary_linear", "02_chd_logistic", "03_chd_tree", "07_chd_training", "08_network"]
 COLUMNS = {
     "scheme",
     "policy",

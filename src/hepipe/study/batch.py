@@ -19,9 +19,12 @@ from hepipe.errors import HepipeError, RunFailed
 from hepipe.study.execute import Value, end_kernels, execute
 from hepipe.study.show import SUMMARY
 
+_TRAINING_SMOKE: dict[str, Value] = {"STEPS": 4, "TUTORIAL_ROWS": 2, "PAILLIER_ROWS": 2}
+_TRAINING_QUICK: dict[str, Value] = {"STEPS": 8, "TUTORIAL_ROWS": 4, "PAILLIER_ROWS": 2}
 PROFILES: dict[str, dict[str, Value]] = {
-    "smoke": {"N_QUERIES": 16, "SIGMOID_QUERIES": 4, "TREE_QUERIES": 4, "REPEATS": 1, "SECURITY_BITS": 0},
-    "quick": {"SIGMOID_QUERIES": 8, "TREE_QUERIES": 4, "REPEATS": 3},
+    "smoke": {"N_QUERIES": 16, "SIGMOID_QUERIES": 4, "TREE_QUERIES": 4, "REPEATS": 1, "SECURITY_BITS": 0}
+    | _TRAINING_SMOKE,
+    "quick": {"SIGMOID_QUERIES": 8, "TREE_QUERIES": 4, "REPEATS": 3} | _TRAINING_QUICK,
     "full": {},
 }
 """Parameters of the notebooks by profile. Only *smoke* uses insecure test keys; *full* is what the notebooks say."""
