@@ -19,6 +19,7 @@ COMPARING = [
     "04_salary_network",
     "05_chd_mlp",
     "06_kmeans",
+    "07_chd_training",
     "08_network",
     "10_salary_owners",
     "11_heart_trees",
