@@ -159,6 +159,34 @@ def plan(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A name that ``hepipe plan`` knows, or a JSON file of coefficients.")],
+    out: Annotated[Path, typer.Argument(help="The bundle: a zip if it ends in .zip, else a folder.")],
+    name: Annotated[str | None, typer.Option(help="Name to serve it under; default that of OUT.")] = None,
+    model_version: Annotated[str, typer.Option(help="Version to serve it under.")] = "1",
+    schemes: Annotated[str, typer.Option(help="What clients may use, separated by commas.")] = "paillier,ckks",
+    samples: Annotated[int, typer.Option(min=1, help="The most rows in one request.")] = 64,
+    policy: Annotated[str, typer.Option(help="How non-linear functions are paid.")] = "polynomial",
+    security_bits: Annotated[int, typer.Option(help="112 (Paillier only), 128, 192 or 256.")] = 128,
+    precision_bits: Annotated[float | None, typer.Option(help="Wanted precision of a score.")] = None,
+) -> None:
+    """Write a model as a bundle for ``hepipe serve``, after checking that every scheme can evaluate it."""
+    from hepipe.models.bundle import Bundle, Settings, save
+    from hepipe.study.named_models import model_from_json, named_model
+    from hepipe.study.plan import plan as planned
+
+    chosen = model_from_json(Path(model)) if model.endswith(".json") else named_model(model)
+    settings = Settings(tuple(schemes.split(",")), policy, samples, precision_bits, security_bits)
+    for scheme in settings.schemes:
+        planned(chosen, scheme, samples, policy, precision_bits=precision_bits, security_bits=security_bits)
+    try:
+        digest = save(out, Bundle(chosen, name or out.stem, model_version, settings))
+    except FileExistsError as error:
+        raise HepipeError(str(error)) from error
+    Console().print(f"{out}: {chosen.name}, sha256 {digest}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def doctor() -> None:
     """Check the installation and the data, and name the command that mends what is wrong."""
     from hepipe.study.doctor import checks
