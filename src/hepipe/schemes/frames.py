@@ -98,7 +98,8 @@ def split(data: bytes, most: int = 2) -> list[bytes]:
 
     MalformedFrame if the last does not end where ``data`` does.
     """
-    frames, start = [], 0
+    frames: list[bytes] = []
+    start = 0
     while start < len(data):
         whole = len(data) - start >= HEADER_BYTES and len(frames) < most
         end = start + HEADER_BYTES + _HEAD.unpack_from(data, start)[-1] if whole else math.inf
