@@ -85,9 +85,8 @@ def save(path: str | Path, bundle: Bundle) -> str:
     if path.exists():
         raise FileExistsError(f"{path} exists: a bundle is never overwritten; choose another name")
     if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "x") as archive:
-            for name, data in ((MANIFEST, manifest), (ARRAYS, arrays)):
-                archive.writestr(zipfile.ZipInfo(name), data)
+        with path.open("xb") as stream:
+            stream.write(_zipped(manifest, arrays))
     else:
         path.mkdir(parents=True)
         (path / MANIFEST).write_bytes(manifest)
@@ -97,7 +96,26 @@ def save(path: str | Path, bundle: Bundle) -> str:
 
 def load(path: str | Path) -> Bundle:
     """The bundle of a folder or zip; MalformedBundle for anything that ``save`` does not write."""
-    manifest, arrays = _read(Path(path))
+    return unpack(read(path))
+
+
+def read(path: str | Path) -> bytes:
+    """The bytes of a bundle as one zip, whether it lies in a folder or a zip; nothing of them is understood yet."""
+    path = Path(path)
+    try:
+        if not path.is_dir():
+            return _file(path, MAX_MANIFEST + MAX_ARRAYS)
+        return _zipped(_file(path / MANIFEST, MAX_MANIFEST), _file(path / ARRAYS, MAX_ARRAYS))
+    except OSError as error:
+        raise MalformedBundle(f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def unpack(data: bytes) -> Bundle:
+    """The bundle of a zip's bytes; MalformedBundle for anything that ``save`` does not write."""
+    members = _unzipped(data, {MANIFEST: MAX_MANIFEST, ARRAYS: MAX_ARRAYS})
+    if set(members) != {MANIFEST, ARRAYS}:
+        raise MalformedBundle(f"a bundle holds {sorted(members)}, expected {MANIFEST} and {ARRAYS}")
+    manifest, arrays = members[MANIFEST], members[ARRAYS]
     try:
         fields = json.loads(manifest)
     except (ValueError, RecursionError) as error:
@@ -135,16 +153,12 @@ def _written(bundle: Bundle) -> tuple[bytes, bytes]:
     return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False).encode(), arrays
 
 
-def _read(path: Path) -> tuple[bytes, bytes]:
-    try:
-        if path.is_dir():
-            return _file(path / MANIFEST, MAX_MANIFEST), _file(path / ARRAYS, MAX_ARRAYS)
-        members = _unzipped(_file(path, MAX_MANIFEST + MAX_ARRAYS), {MANIFEST: MAX_MANIFEST, ARRAYS: MAX_ARRAYS})
-    except OSError as error:
-        raise MalformedBundle(f"{path.name} cannot be read: {error.strerror}") from error
-    if set(members) != {MANIFEST, ARRAYS}:
-        raise MalformedBundle(f"{path.name} holds {sorted(members)}, expected {MANIFEST} and {ARRAYS}")
-    return members[MANIFEST], members[ARRAYS]
+def _zipped(manifest: bytes, arrays: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in ((MANIFEST, manifest), (ARRAYS, arrays)):
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return out.getvalue()
 
 
 def _file(path: Path, limit: int) -> bytes:

@@ -198,12 +198,14 @@ def _parameters(frame: Frame) -> tuple[Any, bytes]:
         fields = json.loads(text)
         if not isinstance(fields, dict) or _canonical(fields) != text:
             raise MalformedFrame("parameters that are not canonical JSON")
-        return _typed(_PARAMETERS[frame.scheme], fields), frame.body[4 + size :]
+        return parameters_from(frame.scheme, fields), frame.body[4 + size :]
     except (ValueError, TypeError, RecursionError) as error:
         raise MalformedFrame(f"parameters that cannot be read: {error}") from error
 
 
-def _typed(kind: Any, fields: dict[str, Any]) -> Any:
+def parameters_from(scheme: str, fields: dict[str, Any]) -> Any:
+    """The parameters of a scheme from their fields, as JSON has them; MalformedFrame unless they are exactly these."""
+    kind = _PARAMETERS[scheme]
     types = {f.name: str(f.type) for f in dataclasses.fields(kind)}
     if set(fields) != set(types):
         raise MalformedFrame(f"parameters {sorted(fields)} where {sorted(types)} belong")
