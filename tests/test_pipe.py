@@ -171,7 +171,7 @@ def test_a_scheme_without_rounds_needs_no_link(scheme: str) -> None:
 def test_a_client_predicts_with_a_remote_server_as_with_its_own() -> None:
     party, links = client(), []
     with thread(lambda end: serve(Sigmoid(), end, allow_insecure=True, record=links.append)) as channel:
-        remote = party.predict(PipeServer(party, channel, 2), X)  # type: ignore[arg-type]
+        remote = party.predict(PipeServer(party, channel, 2), X)
     assert remote.tolist() == party.predict(Server(Sigmoid(), party.public(), allow_insecure=True), X).tolist()
     assert [link.rounds for link in links] == [2]
 

@@ -65,6 +65,14 @@ class Model(Protocol):
         ...
 
 
+class Evaluates(Protocol):
+    """What a client needs of a server: here, in another process, or elsewhere."""
+
+    def evaluate(self, x: CipherTensor, link: Link | None = None) -> CipherTensor:
+        """The encrypted scores."""
+        ...
+
+
 class Client:
     """Makes the keys and holds the only secret key; of the model it knows ``plan.profile`` only.
 
@@ -115,7 +123,7 @@ class Client:
         """What the scores mean: labels, salaries."""
         return self.profile.head(scores)
 
-    def predict(self, server: Server, X: npt.ArrayLike | pd.DataFrame) -> npt.NDArray[Any]:
+    def predict(self, server: Evaluates, X: npt.ArrayLike | pd.DataFrame) -> npt.NDArray[Any]:
         """Encrypt, have evaluated, decrypt, read."""
         return self.head(self.decrypt(server.evaluate(self.encrypt(X), self.link())))
 

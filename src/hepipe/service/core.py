@@ -55,7 +55,7 @@ class Core:
     async def start(self) -> None:
         """Load the models and start a worker."""
         await asyncio.to_thread(self.models.reload)
-        await self.pool.start()
+        await self.pool.start(self.limits.deadline_s)
         self.ready = True
 
     def stop(self) -> None:

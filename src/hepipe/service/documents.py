@@ -90,6 +90,7 @@ class Problem(BaseModel):
     status: int
     detail: str
     error: str
+    retry_after_s: float | None = None
 
 
 BINARY = {"type": "string", "format": "binary"}

@@ -1,8 +1,9 @@
-"""What one request, one key and one tenant may take: sizes before reading, time, requests a second, rows in all."""
+"""What one request, key and tenant may take: sizes before reading, time, requests a second, rows in all, from where."""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import secrets
 import time
@@ -47,6 +48,16 @@ class Limits:
     rows: int | None = None
     workers: int = 2
     round_workers: int = 4
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine's own, by name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 async def read_body(headers: list[tuple[str, str]], chunks: AsyncIterator[bytes], limit: int, seconds: float) -> bytes:

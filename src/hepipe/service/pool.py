@@ -56,9 +56,9 @@ class Pool:
         self._lock = threading.Lock()
         self.started = 0
 
-    async def start(self) -> None:
-        """Start one worker now, so that the first request does not wait for it."""
-        self._idle.append(await asyncio.get_running_loop().run_in_executor(self._threads, self._new))
+    async def start(self, seconds: float) -> None:
+        """Have one worker ready, so that the first request does not wait for it."""
+        await self.run(_greet, seconds)
 
     async def run(self, conversation: Callable[[Channel], T | HepipeError], seconds: float) -> T:
         """What ``conversation`` returns, with a worker of its own for as long as it lasts; an error of it is raised.
@@ -113,6 +113,11 @@ class Pool:
         for one in [*self._idle, *self._busy]:
             one.kill()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _greet(channel: Channel) -> bytes:
+    channel.send(b'{"task": "greet"}')
+    return channel.receive()
 
 
 def check_key(data: bytes) -> Callable[[Channel], dict[str, Any] | HepipeError]:

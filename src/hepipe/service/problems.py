@@ -48,7 +48,7 @@ class Refused(HepipeError):
         """The problem document."""
         status, title = TITLES[self.kind]
         fields = {"type": _PREFIX + self.kind, "title": title, "status": status, "detail": self.detail}
-        return fields | {"error": self.detail}
+        return fields | {"error": self.detail} | ({"retry_after_s": self.retry_after_s} if self.retry_after_s else {})
 
     def headers(self) -> dict[str, str]:
         """The headers that belong to it."""
@@ -71,12 +71,13 @@ class Refused(HepipeError):
         try:
             fields = json.loads(body)
             kind, detail = str(fields["type"]).removeprefix(_PREFIX), str(fields["detail"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            kind, detail = "", ""
+            retry = None if fields.get("retry_after_s") is None else float(fields["retry_after_s"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            kind, detail, retry = "", "", None
         if kind not in TITLES:
             kinds = [name for name, (each, _) in TITLES.items() if each == status]
             kind, detail = (kinds or ["internal"])[-1], f"the server answered with status {status}"
-        return cls(kind, detail[:2000])
+        return cls(kind, detail[:2000], retry)
 
 
 def worker_error(name: str, detail: str) -> HepipeError:

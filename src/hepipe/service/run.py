@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import signal
 import socket
@@ -17,7 +16,7 @@ import uvicorn
 from hepipe.errors import HepipeError, Unsupported
 from hepipe.service.app import create_app
 from hepipe.service.core import Core
-from hepipe.service.limits import HEADER_JSON_BYTES, Limits
+from hepipe.service.limits import HEADER_JSON_BYTES, Limits, is_loopback
 from hepipe.service.tenants import Tenants
 
 log = logging.getLogger("hepipe.service")
@@ -80,16 +79,6 @@ def check_address(address: Address, tokens: Path | None) -> None:
         f"{address.host} can be reached from other machines: give --tls-cert, --tls-key and --tokens, or listen on "
         "127.0.0.1"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine's own, by name or address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _config(core: Core, address: Address) -> uvicorn.Config:

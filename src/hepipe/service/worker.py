@@ -54,6 +54,8 @@ class Worker:
     def answer(self, job: dict[str, Any], channel: Channel) -> bytes:
         """The last message of a job: a result, or an error by its name."""
         try:
+            if job["task"] == "greet":
+                return b"{}"
             if job["task"] == "check":
                 return _json(self._checked(channel.receive()))
             return self._evaluated(job, channel)
