@@ -1,4 +1,4 @@
-"""The command ``hepipe``: run the notebooks, plan a model, show the tables, check the installation."""
+"""The command ``hepipe``: run the notebooks, plan a model, serve it and ask for it, check the installation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
 from hepipe.errors import HepipeError
+from hepipe.service import commands
 
 # Everything heavy is imported inside the commands, so that the help answers at once.
 
@@ -184,6 +185,12 @@ def export(
     except FileExistsError as error:
         raise HepipeError(str(error)) from error
     Console().print(f"{out}: {chosen.name}, sha256 {digest}", markup=False, highlight=False, soft_wrap=True)
+
+
+app.command()(commands.serve)
+app.command()(commands.predict)
+app.command()(commands.token)
+app.add_typer(commands.keys, name="keys")
 
 
 @app.command()
