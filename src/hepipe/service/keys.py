@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import secrets
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class KeyStore:
 
     def __init__(self, folder: Path, keys: int, key_bytes: int) -> None:
         self._folder, self._keys, self._key_bytes = folder, keys, key_bytes
+        self._lock = threading.Lock()  # two uploads at once must not pass the quota together
 
     def get(self, tenant: str, key_id: str) -> StoredKey:
         """The key; Refused (404), in the same words, for one that another tenant has or nobody has."""
@@ -58,6 +60,10 @@ class KeyStore:
 
     def put(self, tenant: str, key_id: str, data: bytes) -> tuple[StoredKey, bool]:
         """Keep a checked upload; (the key, whether it is new). Refused (409) for another content of a known key."""
+        with self._lock:
+            return self._put(tenant, key_id, data)
+
+    def _put(self, tenant: str, key_id: str, data: bytes) -> tuple[StoredKey, bool]:
         sha256 = hashlib.sha256(data).hexdigest()
         for stored in self.list(tenant):
             if stored.key_id == key_id:
