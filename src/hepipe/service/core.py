@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,11 @@ from hepipe.service.keys import KEY_ID, KeyStore, StoredKey
 from hepipe.service.limits import Budget, Limits, Rates
 from hepipe.service.metrics import Metrics
 from hepipe.service.models import Repository, Served
-from hepipe.service.pool import Pool, check_key, evaluate
+from hepipe.service.pool import Ask, Pool, check_key, evaluate
 from hepipe.service.problems import Refused
 from hepipe.service.sessions import Place, Sessions
 from hepipe.service.tenants import Tenant, Tenants
 from hepipe.study.plan import Plan
-
-Ask = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ class Core:
         )
         self.running += 1
         try:
-            return await pool.run(evaluate(job, served.data, frame, counted), seconds)
+            return await pool.run(evaluate(job, served.data, frame), seconds, counted)
         finally:
             self.running -= 1
             self.metrics.rounds.labels(served.bundle.name).inc(counted.rounds)
@@ -131,11 +128,11 @@ class _Counted:
     def __init__(self, ask: Ask | None, most: int) -> None:
         self._ask, self._most, self.rounds = ask, most, 0
 
-    def __call__(self, frame: bytes) -> bytes:
+    async def __call__(self, frame: bytes) -> bytes:
         if self._ask is None or self.rounds >= self._most:
             raise HepipeError(f"a worker asked for more than the {self._most} rounds planned")
         self.rounds += 1
-        return self._ask(frame)
+        return await self._ask(frame)
 
 
 def _planned(served: Served, head: Frame) -> Plan:
