@@ -55,7 +55,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hepipe' has no attribute {name!r}: it has {__all__}")
-    return getattr(import_module(f"hepipe.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"hepipe.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if name != "RemoteServer":
+            raise
+        raise ImportError(f"{error}: to ask servers, pip install 'hepipe[service]'") from error
 
 
 def __dir__() -> list[str]:

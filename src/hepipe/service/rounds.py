@@ -36,7 +36,7 @@ async def predict(socket: WebSocket, model: str, version: str | None = None) -> 
     """One prediction; refused before the connection is made where token or model are wrong."""
     core: Core = socket.app.state.core
     try:
-        tenant = core.tenants.authenticate(socket.headers.get("authorization"))
+        tenant = core.tenants.authenticate(socket.headers.get("authorization"), socket.headers.get("host"))
         served = core.models.get(model, version)
     except Refused as refused:
         body = JSONResponse(refused.body(), refused.status, refused.headers(), MEDIA_TYPE)

@@ -88,6 +88,7 @@ def _config(core: Core, address: Address) -> uvicorn.Config:
         log_config=None,
         access_log=False,  # the application's own log holds no path
         server_header=False,
+        proxy_headers=False,
         ws="websockets-sansio",
         http="h11",
         ws_max_size=max(core.models.request_bytes, HEADER_JSON_BYTES),
