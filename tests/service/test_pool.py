@@ -59,6 +59,13 @@ def test_late_dead_and_lost_workers_cost_one_job_each() -> None:
             await pool.run(check_key(b"no key"), 120)
         assert pool.started == 3
 
+        pool._idle.pop().kill()
+        with pytest.raises(Refused):  # not even the start of a process fits into this deadline
+            await pool.run(asking, 0.001, never)
+        while not pool._idle:
+            await asyncio.sleep(0.02)
+        assert pool.started == 4  # the process is there for the next one
+
         async def killed(frame: bytes) -> bytes:
             (one,) = pool._busy
             os.kill(one.process.pid or 0, signal.SIGKILL)

@@ -125,7 +125,7 @@ class Pool:
         async with self._free:
             one = self._idle.pop() if self._idle else None
             if one is None or not one.alive:
-                one = await asyncio.get_running_loop().run_in_executor(self._threads, self._new)
+                one = await self._fresh()
             self._busy.add(one)
             try:
                 yield one
@@ -136,6 +136,14 @@ class Pool:
                 self._busy.discard(one)
                 if one.alive:
                     self._idle.append(one)
+
+    async def _fresh(self) -> WorkerProcess:
+        future = asyncio.get_running_loop().run_in_executor(self._threads, self._new)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(lambda made: self._idle.append(made.result()))  # for whoever comes next
+            raise
 
     def _new(self) -> WorkerProcess:
         with self._lock:
