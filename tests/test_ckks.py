@@ -72,7 +72,7 @@ def test_features_follow_the_slots() -> None:
 def test_linear_circuits_need_no_relinearization_key() -> None:
     assert complex_keys().evaluation.parts == []
     bundle = PublicBundle(COMPLEX, complex_keys().public, complex_keys().evaluation)
-    assert len(pack_keys(bundle)) < 0.2 * len(pack_keys(BUNDLE))
+    assert len(pack_keys(bundle)) < len(pack_keys(BUNDLE)) / 4  # the public key, without three more encryptions
     x = CkksScheme(COMPLEX).encryptor(complex_keys().secret).encrypt([[1.0]], 2.0)
     ev = CkksScheme(COMPLEX).evaluator(complex_keys())
     for call in (lambda: ev.mul(x, x), lambda: ev.mul_pairs([(x, x)])):

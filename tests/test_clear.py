@@ -68,3 +68,16 @@ def test_a_sum_over_samples_widens_the_bound() -> None:
     total = scheme.evaluator(keys).sum_samples(x)
     assert scheme.decryptor(keys.secret).decrypt(total).tolist() == [[5.0, 5.0]]
     assert total.bound.tolist() == [5.0, 10.0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(samples=st.integers(1, 20), a=st.integers(-50, 50), b=st.integers(-50, 50), exact=st.booleans())
+def test_rotations_move_rows_and_compose(samples: int, a: int, b: int, exact: bool) -> None:
+    scheme = ClearScheme(EXACT if exact else None)
+    keys = scheme.keygen()
+    values = np.arange(samples * 2.0).reshape(samples, 2)
+    x, ev = scheme.encryptor(keys.secret).encrypt(values, 100), scheme.evaluator(keys)
+    read = scheme.decryptor(keys.secret).decrypt
+    assert (read(ev.rotate(x, a)) == values[(np.arange(samples) + a) % samples]).all()
+    assert (read(ev.rotate(ev.rotate(x, a), b)) == read(ev.rotate(x, a + b))).all()
+    assert (ev.rotate(x, a).level, ev.rotate(x, a).log_scale) == (x.level, x.log_scale)

@@ -59,6 +59,22 @@ def test_a_dry_run_refuses_what_a_real_one_would(parameters: Any) -> None:
         ev.mul_plain(x, 1.0)
 
 
+def test_rotations_are_counted_and_only_the_keys_at_hand_rotate() -> None:
+    ev = DryEvaluator(replace(TEST_INSECURE_CKKS, rotations=(1, -1)))
+    x = ev.fresh((512, 3), 4.0)
+    y = ev.rotate(ev.rotate(x, -1), 513)
+    assert ev.operations["rotate"] == 6
+    assert ev.rotate(y, 0) is ev.rotate(y, 512) is y
+    assert (y.level, y.log_scale) == (x.level, x.log_scale)
+    assert ev.error_bound(y) > ev.error_bound(x)
+    with pytest.raises(Unsupported, match=r"no Galois key rotates by 2: .* modulo 512, are \[1, 511\]"):
+        ev.rotate(x, 2)
+    with pytest.raises(ShapeMismatch, match="511 samples in 512 slots do not rotate: pad to slots"):
+        ev.rotate(ev.fresh((511, 1), 4.0), 1)
+    with pytest.raises(Unsupported, match="lanes"):
+        DryEvaluator(ONE_LANE).rotate(DryEvaluator(ONE_LANE).fresh((3, 1), 4.0), 1)
+
+
 def test_the_peak_is_the_widest_scaled_value_anywhere() -> None:
     ev = DryEvaluator(ONE_LANE)
     x = ev.fresh((1, 1), 8.0)

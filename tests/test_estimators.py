@@ -8,8 +8,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.cluster import AgglomerativeClustering, KMeans, MiniBatchKMeans
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
@@ -21,6 +23,7 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import (
+    check_clusterer_compute_labels_predict,
     check_dataframe_column_names_consistency,
     check_regressor_multioutput,
     estimator_checks_generator,
@@ -33,7 +36,7 @@ from hepipe.models.schema import Column, Schema
 from hepipe.models.tree_profile import Binner
 from hepipe.protocol.parties import Client
 from hepipe.study import estimators
-from hepipe.study.estimators import BATCH, EncryptedClassifier, EncryptedRegressor, Parties
+from hepipe.study.estimators import BATCH, EncryptedClassifier, EncryptedClusterer, EncryptedRegressor, Parties
 from hepipe.study.plan import plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -76,6 +79,9 @@ def pickled(estimator: Any) -> Any:
         fast(EncryptedRegressor),
         fast(EncryptedRegressor, Lasso(0.1)),
         fast(EncryptedRegressor, make_pipeline(Binner(7), DecisionTreeRegressor(max_depth=3, random_state=0))),
+        fast(EncryptedClusterer, KMeans(3, random_state=0)),
+        fast(EncryptedClusterer, make_pipeline(SimpleImputer(), StandardScaler(), KMeans(2, random_state=0))),
+        fast(EncryptedClusterer, MiniBatchKMeans(3, random_state=0)),
     ]
 )
 def test_scikit_learn_s_checks_pass(estimator: Any, check: Any) -> None:
@@ -102,6 +108,12 @@ def test_scikit_learn_s_checks_pass_on_ciphertexts(estimator: Any, check: Any) -
 
 def test_several_outputs_pass_on_ciphertexts() -> None:
     check_regressor_multioutput("EncryptedRegressor", fast(EncryptedRegressor, scheme="ckks", input_bound="training"))
+
+
+def test_a_clusterer_passes_on_ciphertexts_where_names_matter() -> None:
+    clusterer = fast(EncryptedClusterer, KMeans(2, random_state=0), scheme="ckks")
+    check_clusterer_compute_labels_predict("EncryptedClusterer", clusterer)
+    check_dataframe_column_names_consistency("EncryptedClusterer", clusterer)
 
 
 def test_a_classifier_passes_on_paillier_where_names_matter() -> None:
@@ -150,6 +162,40 @@ def test_a_tree_predicts_as_in_the_clear_and_tells_no_scores(scheme: str) -> Non
     assert (clf.predict(IRIS) == clf.estimator_.predict(IRIS)).all()
     assert not hasattr(clf, "predict_proba")
     assert not hasattr(clf, "decision_function")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_clusterer_assigns_as_in_the_clear(scheme: str) -> None:
+    km = fast(EncryptedClusterer, scaled(KMeans(3, n_init=2, random_state=0)), scheme=scheme)
+    labels = km.fit_predict(IRIS)
+    assert (labels == km.labels_).all()
+    assert (km.labels_ == km.estimator_.predict(IRIS)).all()
+    some = slice(0, 150, 50 if scheme == "paillier" else 1)
+    clear = ~km.model_.near_a_tie(IRIS)[some]
+    assert (km.predict(IRIS[some]) == labels[some])[clear].all()
+    assert clear.mean() > 0.97
+    assert km.model_.ties_within < 0.03
+    assert not hasattr(km, "transform")
+    assert get_tags(km).non_deterministic == (scheme == "ckks")
+
+
+def test_a_clusterer_takes_the_range_of_its_training_rows_and_a_gap() -> None:
+    km = fast(EncryptedClusterer, KMeans(2, random_state=0), gap_bits=4).fit(IRIS)
+    assert np.array_equal(km.model_.profile.schema.high, fitted("clear").model_.profile.schema.high)
+    assert km.model_.gap == 2.0**-4
+    wide = fast(EncryptedClusterer, KMeans(2, random_state=0), input_bound=None).fit(IRIS)
+    assert wide.model_.ties_within > 0.9
+    with pytest.raises(UnsupportedModel, match="EncryptedClusterer takes a clusterer, not Ridge"):
+        fast(EncryptedClusterer, Ridge()).fit(IRIS)
+    with pytest.raises(UnsupportedModel, match="AgglomerativeClustering cannot be evaluated"):
+        fast(EncryptedClusterer, AgglomerativeClustering(2)).fit(IRIS)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_tree_on_constant_columns_predicts_the_commonest_label(scheme: str) -> None:
+    tree = make_pipeline(Binner(7), DecisionTreeClassifier(max_depth=3))
+    clf = fast(EncryptedClassifier, tree, scheme=scheme).fit(np.ones((5, 2)), ["a", "b", "b", "a", "b"])
+    assert clf.predict(np.ones((3, 2))).tolist() == ["b", "b", "b"]
 
 
 def test_what_the_inner_estimator_lacks_is_not_offered() -> None:
@@ -220,6 +266,48 @@ def test_training_bounds_are_powers_of_two_from_twice_to_four_times_the_largest_
     assert np.array_equal(clf.model_.profile.schema.low, -high)
 
 
+@pytest.mark.secure
+@pytest.mark.parametrize("name", ["chd", "salary"])
+@pytest.mark.parametrize("scheme", ["paillier", "ckks"])
+def test_the_front_door_opens_without_any_setting(name: str, scheme: str) -> None:
+    data = hepipe.load(name)
+    holes = data.X.isna().to_numpy().any()
+    known, target = data.X.fillna(data.X.median()) if holes else data.X, data.y
+    if name == "chd":
+        clf = hepipe.EncryptedClassifier(LogisticRegression(), scheme=scheme).fit(known, target)
+    else:
+        clf = hepipe.EncryptedRegressor(LinearRegression(), scheme=scheme).fit(known, target)
+    rows = known[:8]
+    assert clf.plan_.security_bits == 128
+    assert clf.plan_.error_bound <= 2.0**-20 * (1 if name == "chd" else 2.0 ** np.ceil(np.log2(target.max())))
+    assert np.abs(clf.predict(rows) - clf.estimator_.predict(rows)).max() <= clf.plan_.error_bound
+
+
+@pytest.mark.parametrize("unit", [2.0**-12, 1.0, 2.0**12])
+def test_a_regressor_is_as_precise_as_its_targets_are_large(unit: float) -> None:
+    clear, encrypted = (fast(EncryptedRegressor, scheme=scheme).fit(X, X[:, 0] * unit) for scheme in ("clear", "ckks"))
+    largest = 2.0 ** np.ceil(np.log2(max(X[:, 0].max() * unit, 1.0)))
+    assert 2.0**-22 < encrypted.plan_.error_bound / largest <= 2.0**-20
+    assert np.abs(encrypted.predict(X) - clear.predict(X)).max() <= encrypted.plan_.error_bound
+    exact = fast(EncryptedRegressor, scheme="ckks", precision_bits=10).fit(X, X[:, 0] * unit)
+    assert exact.plan_.error_bound <= 2.0**-10
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("row", [0, BATCH, 2 * BATCH + 3])
+def test_a_row_beyond_the_training_range_is_named_in_whatever_batch_it_is(scheme: str, row: int) -> None:
+    clf = fast(EncryptedClassifier, scheme=scheme).fit(IRIS, TWO)
+    high = clf.model_.profile.schema.high
+    rows = pd.DataFrame(X[np.arange(3 * BATCH) % len(X)], columns=IRIS.columns)
+    rows.iloc[row, 2] = high[2]  # the end of the range belongs to it
+    clf.predict(rows[row : row + 1])
+    rows.iloc[row, 2] = high[2] + 1
+    with pytest.raises(OutOfRange, match=rf"row {row}, column 'petal length \(cm\)': 17.* wider .* larger input_bound"):
+        clf.predict(rows)
+    wider = fast(EncryptedClassifier, scheme=scheme, input_bound=32).fit(IRIS, TWO)
+    assert (wider.predict(rows[row : row + 1]) == wider.estimator_.predict(rows[row : row + 1])).all()
+
+
 def test_a_row_beyond_the_bound_is_refused_by_name() -> None:
     clf = fast(EncryptedClassifier, input_bound=10).fit(IRIS, TWO)
     outlier = IRIS[:2].assign(**{"petal width (cm)": [1.0, 11.0]})
@@ -227,12 +315,12 @@ def test_a_row_beyond_the_bound_is_refused_by_name() -> None:
         clf.predict(outlier)
 
 
-def test_without_a_schema_two_to_the_sixteen_is_accepted_and_costs_ckks_its_precision() -> None:
-    clf = fast(EncryptedClassifier).fit(X, TWO)
+def test_a_bound_of_none_is_two_to_the_sixteen_and_costs_ckks_its_precision() -> None:
+    clf = fast(EncryptedClassifier, input_bound=None).fit(X, TWO)
     assert (clf.model_.profile.schema.high == 2.0**16).all()
     assert clf.predict(np.full((1, 4), 2.0**16)).shape == (1,)
     with pytest.raises(Unsupported, match="ask for fewer precision_bits, a narrower input_bound"):
-        fast(EncryptedClassifier, scheme="ckks").fit(X, TWO)
+        fast(EncryptedClassifier, scheme="ckks", input_bound=None).fit(X, TWO)
 
 
 def test_a_schema_is_matched_by_name_and_narrowed_by_a_bound() -> None:
@@ -348,7 +436,7 @@ def test_columns_in_another_order_are_refused() -> None:
         clf.predict(IRIS[IRIS.columns[::-1]])
 
 
-@pytest.mark.parametrize("name", ["EncryptedClassifier", "EncryptedRegressor"])
+@pytest.mark.parametrize("name", ["EncryptedClassifier", "EncryptedClusterer", "EncryptedRegressor"])
 def test_the_package_offers_it(name: str) -> None:
     assert getattr(hepipe, name) is getattr(estimators, name)
 

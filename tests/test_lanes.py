@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from hepipe.errors import OutOfRange
 from hepipe.schemes.lanes import pack, repunit, signed, unpack
-from hepipe.schemes.multiexp import WeightedSums
 
 N = (gmpy2.mpz(1) << 1024) - 105
 
@@ -72,35 +71,3 @@ def test_repunit_spreads_a_value():
 @given(st.integers(-(2**1022), 2**1022))
 def test_signed_is_the_nearest_representative(value):
     assert signed(value % N, N) == value
-
-
-@st.composite
-def weighted_sums(draw):
-    features, outputs = draw(st.integers(1, 12)), draw(st.integers(1, 5))
-    weight = st.one_of(st.integers(-(2**40), 2**40), st.sampled_from([0, 1, -1, 2, -2]))
-    column = st.lists(weight, min_size=features, max_size=features)
-    return draw(st.lists(column, min_size=outputs, max_size=outputs))
-
-
-@given(weighted_sums(), st.randoms(use_true_random=False))
-def test_weighted_sums_are_products_of_powers(weights, random):
-    modulus = gmpy2.mpz(2**127 - 1)
-    bases = [gmpy2.mpz(random.randrange(2, 2**126)) for _ in weights[0]]
-    results = WeightedSums.of(weights).run(bases, modulus)
-    for column, result in zip(weights, results, strict=True):
-        expected = 1
-        for base, weight in zip(bases, column, strict=True):
-            expected = expected * gmpy2.powmod(base, weight, modulus) % modulus
-        assert result == expected
-
-
-def test_all_zero_weights_give_exactly_one():
-    assert WeightedSums.of([[0, 0, 0]]).run([gmpy2.mpz(5)] * 3, gmpy2.mpz(101)) == [1]
-
-
-def test_a_plan_shares_its_tables_between_outputs():
-    one, many = WeightedSums.of([[2**28 - 1] * 15]), WeightedSums.of([[2**28 - 1] * 15] * 64)
-    assert len(one.groups) > len(many.groups)
-    ladder = one.columns[0]
-    # A quarter fewer products than one per set bit of each weight, before counting the squarings saved.
-    assert sum(map(len, ladder.bits)) <= 28 * 5

@@ -349,7 +349,7 @@ def test_what_needs_a_round_says_so():
         ("mul", "Interactive"),
         ("refresh", "Interactive"),
         ("ask", "Interactive"),
-        ("sum_samples", "lanes"),
+        ("rotate", "lanes"),
     ):
         assert reason in getattr(PaillierEvaluator, operation).reason
         with pytest.raises(Unsupported, match=reason):

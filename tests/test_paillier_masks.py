@@ -20,7 +20,8 @@ from hepipe.errors import (
 )
 from hepipe.schemes.base import KeySet
 from hepipe.schemes.fixedpoint import to_fixed
-from hepipe.schemes.paillier import PaillierScheme, mask_bits_for
+from hepipe.schemes.masks import mask_bits_for
+from hepipe.schemes.paillier import PaillierScheme
 from hepipe.schemes.parameters import TEST_INSECURE_PAILLIER
 
 LANES = TEST_INSECURE_PAILLIER

@@ -21,9 +21,9 @@ from hepipe.schemes.parameters import (
     CkksParameters,
     ClearParameters,
     PaillierParameters,
-    ntt_primes,
     spend,
 )
+from hepipe.schemes.primes import ntt_primes
 from hepipe.schemes.registry import evaluator_of, scheme, scheme_of
 
 DEGREES = (1024, 2048, 4096, 8192, 16384, 32768)
@@ -91,6 +91,12 @@ def test_the_security_table_is_seal_s(degree: int) -> None:
         ({"log_scale": 1000.0}, OutOfRange, "from 0 to 1000 bits"),
         ({"tail_bits": -1.0}, OutOfRange, "from 0 to 1000 bits"),
         ({"tail_bits": math.inf}, OutOfRange, "from 0 to 1000 bits"),
+        ({"rotations": (1.0,)}, OutOfRange, "steps are whole numbers"),
+        (
+            {"rotations": (1,), "complex_slots": True, "coeff_modulus_bits": (60, 40, 60)},
+            OutOfRange,
+            "complex slots cannot be rotated",
+        ),
     ],
 )
 def test_ckks_parameters_are_checked(changes: dict[str, Any], error: type[HepipeError], message: str) -> None:
@@ -134,6 +140,14 @@ def test_paillier_parameters_are_checked(changes: dict[str, Any], error: type[He
 def test_clear_parameters_are_checked(changes: dict[str, Any]) -> None:
     with pytest.raises(OutOfRange):
         replace(ClearParameters(), **changes)
+
+
+def test_rotations_are_kept_sorted_and_modulo_the_slots() -> None:
+    parameters = replace(TEST_INSECURE_CKKS, rotations=(3, -1, 512, 0, 511, 1))
+    assert parameters.rotations == (1, 3, 511)
+    assert repr(parameters) != repr(TEST_INSECURE_CKKS)
+    assert not parameters.sums_samples
+    assert replace(TEST_INSECURE_CKKS, rotations=[2**i for i in range(9)]).sums_samples
 
 
 def test_a_list_of_sizes_is_as_good_as_a_tuple() -> None:

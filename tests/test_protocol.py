@@ -33,7 +33,8 @@ from hepipe.schemes.base import CipherTensor, KeySet, PublicBundle
 from hepipe.schemes.dry import DryEvaluator
 from hepipe.schemes.fixedpoint import to_fixed
 from hepipe.schemes.frames import HEADER_BYTES, Frame, Kind, parse
-from hepipe.schemes.paillier import PaillierScheme, mask_bits_for
+from hepipe.schemes.masks import mask_bits_for
+from hepipe.schemes.paillier import PaillierScheme
 from hepipe.schemes.parameters import TEST_INSECURE_CKKS, TEST_INSECURE_PAILLIER
 from hepipe.schemes.registry import scheme_of
 from hepipe.schemes.secret import SecretKey
@@ -172,7 +173,8 @@ def test_what_needs_no_round_passes_through() -> None:
         ev.rerandomize(ev.add(ev.sub(ev.matmul_plain(ev.mul_plain(x, 2.0), np.eye(2)), 1.0), 0.5))
     )
     assert np.abs(values - [[1.5, 3.5]]).max() < 1e-6
-    for call in (lambda: ev.sum_samples(x), lambda: ev.refresh(x), lambda: ev.ask(SIGMOID, x)):
+    assert np.abs(decryptor().decrypt(ev.sum_samples(ev.join([x, x]))) - [[1.0, 2.0, 1.0, 2.0]]).max() < 1e-6
+    for call in (lambda: ev.rotate(x, 1), lambda: ev.ask(SIGMOID, x)):
         with pytest.raises(Unsupported):
             call()
     assert ev.parameters == LANE

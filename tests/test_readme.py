@@ -10,7 +10,7 @@ import pytest
 
 from hepipe.errors import DataError
 from hepipe.study import readme
-from hepipe.study.support import operations, support_table
+from hepipe.study.support import model_table, operations, support_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,7 +26,7 @@ def test_the_support_table_is_read_off_the_code() -> None:
     table = support_table()
     assert list(table.index) == operations()
     assert table.loc["mul"].to_dict() == {"clear": "yes", "paillier": "by rounds", "ckks": "yes"}
-    assert table.loc["sum_samples", "ckks"] == "no"
+    assert table.loc["rotate"].to_dict() == {"clear": "yes", "paillier": "no", "ckks": "yes"}
     assert (table.loc[["add", "sub", "mul_plain", "matmul_plain", "rerandomize"]] == "yes").all(axis=None)
 
 
@@ -63,3 +63,12 @@ def test_the_quick_start_runs_and_has_at_most_twenty_lines(monkeypatch: pytest.M
 def test_every_notebook_is_in_the_index() -> None:
     listed = re.findall(r"\(notebooks/([\w]+)\.ipynb\)", README)
     assert listed == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_the_model_table_says_what_the_plans_say() -> None:
+    table = model_table()
+    assert table.loc["linear regression", "paillier, polynomial"] == "0 rounds: scores"
+    assert table.loc["polynomial of degree 3, powers at the server", "ckks, polynomial"] == "3 levels: scores"
+    asked = table.loc["network, ReLU of degree 3", ["paillier, client", "ckks, client"]]
+    assert asked.str.contains("the argument of every relu").all()
+    assert (table.loc["decision tree on public bins", ["paillier, client", "ckks, client"]] == "–").all()

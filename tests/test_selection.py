@@ -127,7 +127,7 @@ def test_paillier_selects_exactly(depth: int, seed: int) -> None:
     trees, bits = random_trees(depth, 1, seed), bits_of(3, seed)
     encryptor, ev, decryptor = paillier()
     y = ev.rerandomize(choose(ev, encryptor.encrypt(bits, 1.0), trees))
-    assert y.blinded
+    assert y.blinded == 1
     assert y.shape == (3, 2**depth)
     assert (decryptor.decrypt(y) == walked(trees, bits)).all()
     mirror, reference, reader = clear(EXACT)
@@ -137,15 +137,15 @@ def test_paillier_selects_exactly(depth: int, seed: int) -> None:
 
 @settings(max_examples=4, deadline=None)
 @given(st.integers(1, 4), st.integers(2, 3), st.integers(0, 2**32 - 1))
-def test_paillier_sums_trees_by_rounds_exactly(depth: int, count: int, seed: int) -> None:
+def test_paillier_weighs_leaves_by_rounds_exactly(depth: int, count: int, seed: int) -> None:
     trees, bits = random_trees(depth, count, seed), bits_of(2, seed)
     encryptor, _, decryptor = paillier()
     ev, link = interactive()
-    y = choose(ev, encryptor.encrypt(bits, 1.0), trees)
+    y = weighted_leaves(ev, encryptor.encrypt(bits, 1.0), trees)
     assert y.shape == (2, 1)
     assert not y.blinded
     mirror, reference, reader = clear(EXACT)
-    expected = reader.decrypt_integers(choose(reference, mirror.encrypt(bits, 1.0), trees))
+    expected = reader.decrypt_integers(weighted_leaves(reference, mirror.encrypt(bits, 1.0), trees))
     assert (decryptor.decrypt_integers(y) == expected).all()
     assert (decryptor.decrypt(y) == walked(trees, bits)).all()
     assert link.transcript.rounds == [0, 1, 2, 3][depth - 1]
@@ -167,11 +167,11 @@ def test_ckks_selects_within_the_error_of_the_dry_run(depth: int, count: int) ->
     ("depth", "levels", "rounds", "products"),
     [(1, 1, 0, 0), (2, 2, 1, 2), (3, 2, 2, 6), (4, 3, 3, 14), (5, 3, 3, 38), (6, 4, 4, 70)],
 )
-def test_price_by_depth(depth: int, levels: int, rounds: int, products: int) -> None:
+def test_price_of_weighted_leaves_by_depth(depth: int, levels: int, rounds: int, products: int) -> None:
     trees = random_trees(depth, 2)
     ckks, masked = DryEvaluator(CKKS), DryEvaluator(LANE)
     for ev in (ckks, masked):
-        choose(ev, ev.fresh((1, WIDTH), 1.0), trees)
+        weighted_leaves(ev, ev.fresh((1, WIDTH), 1.0), trees)
         assert ev.parameters.depth - ev.lowest_level == levels
         assert ev.operations["mul"] == 2 * products
     assert (ckks.rounds, masked.rounds) == (0, rounds)

@@ -25,7 +25,8 @@ from hepipe.protocol.parties import Client, Server
 from hepipe.schemes.base import KeySet, PublicBundle
 from hepipe.schemes.fixedpoint import from_fixed
 from hepipe.schemes.frames import Kind, parse
-from hepipe.schemes.paillier import PaillierEncryptor, PaillierScheme, mask_bits_for
+from hepipe.schemes.masks import mask_bits_for
+from hepipe.schemes.paillier import PaillierEncryptor, PaillierScheme
 from hepipe.schemes.paillier_randomness import HolderSource, RandomnessPool
 from hepipe.schemes.parameters import TEST_INSECURE_PAILLIER
 from hepipe.schemes.wire import unpack_ciphertexts

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from hepipe.service.client import RemoteServer
     from hepipe.study.compare import compare
     from hepipe.study.datasets import load
-    from hepipe.study.estimators import EncryptedClassifier, EncryptedRegressor
+    from hepipe.study.estimators import EncryptedClassifier, EncryptedClusterer, EncryptedRegressor
     from hepipe.study.plan import plan
+    from hepipe.study.trainer import EncryptedTrainer
 
 __version__ = "0.1.0"
 __all__ = [
     "Client",
     "EncryptedClassifier",
+    "EncryptedClusterer",
     "EncryptedRegressor",
+    "EncryptedTrainer",
     "RemoteServer",
     "Server",
     "compare",
@@ -39,7 +42,9 @@ __all__ = [
 _HOMES = {
     "Client": "protocol.parties",
     "EncryptedClassifier": "study.estimators",
+    "EncryptedClusterer": "study.estimators",
     "EncryptedRegressor": "study.estimators",
+    "EncryptedTrainer": "study.trainer",
     "RemoteServer": "service.client",
     "Server": "protocol.parties",
     "compare": "study.compare",

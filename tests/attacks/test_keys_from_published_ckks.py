@@ -21,7 +21,7 @@ from client_view import parties, profile
 
 from hepipe.models.linear import LinearModel
 from hepipe.schemes import seal
-from hepipe.schemes.parameters import ntt_primes
+from hepipe.schemes.primes import ntt_primes
 
 DEGREE, SIZES = 8192, (60, 40, 40, 60)
 RNG = np.random.default_rng(5)

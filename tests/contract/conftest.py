@@ -25,6 +25,9 @@ SMALL: dict[str, Any] = {
     "paillier": replace(TEST_INSECURE_PAILLIER, depth=2, lanes=7, lane_bits=140),
     "paillier-one-lane": replace(TEST_INSECURE_PAILLIER, depth=2, lanes=1, lane_bits=1022),
     "ckks": TEST_INSECURE_CKKS,
+    "ckks-rotating": CkksParameters(
+        1024, (50, 30, 30, 60), 30.0, insecure=True, rotations=(-1, *(1 << i for i in range(9)))
+    ),
     "ckks-complex": CkksParameters(1024, (50, 30, 50), 30.0, complex_slots=True, insecure=True),
     "ckks-tail": CkksParameters(1024, (60, 40), 20.0, tail_bits=20.0, complex_slots=True, insecure=True),
     "ckks-one-prime": CkksParameters(1024, (54,), 26.0, tail_bits=19.0, complex_slots=True, insecure=True),
@@ -109,6 +112,18 @@ def small(request: pytest.FixtureRequest) -> Party:
 def encrypting(request: pytest.FixtureRequest) -> Party:
     """Every scheme that hides something, on test keys."""
     return party_of(SMALL[request.param])
+
+
+@pytest.fixture(params=[name for name in SMALL if Feature.SUM_SAMPLES in scheme_of(SMALL[name]).features])
+def summing(request: pytest.FixtureRequest) -> Party:
+    """Every scheme that declares sums over samples, on test keys."""
+    return party_of(SMALL[request.param])
+
+
+@pytest.fixture
+def rotating() -> Party:
+    """CKKS with Galois keys."""
+    return party_of(SMALL["ckks-rotating"])
 
 
 @pytest.fixture(params=["paillier", "ckks", "ckks-complex"])

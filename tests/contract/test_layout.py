@@ -74,6 +74,26 @@ def test_select_gives_the_value_whose_cost_is_zero_or_says_why_not(small: Party)
         ev.select(costs, CHOICES[:2])
 
 
+TWO_GROUPS = np.array([[0.0, 2.0, 1.0, 0.0], [3.0, 0.0, 0.0, 1.0]])
+SUMMANDS = np.array([10.0, -20.5, 0.25, 4.0])
+
+
+def test_select_from_groups_gives_the_sum_of_their_values(small: Party) -> None:
+    ev, costs = small.evaluator, small.encryptor.encrypt(TWO_GROUPS, 4.0)
+    if Feature.SELECT not in ev.features or (small.parameters.slots != 1 and small.parameters.name == "paillier"):
+        with pytest.raises(Unsupported):
+            ev.select(costs, SUMMANDS, 2)
+        return
+    chosen, dry = ev.rerandomize(ev.select(costs, SUMMANDS, 2)), small.dry()
+    planned = dry.select(dry.fresh(TWO_GROUPS.shape, 4.0), SUMMANDS, 2)
+    assert small.decryptor.decrypt(chosen)[:, 0].tolist() == [14.0, -20.25]
+    assert set(chosen.bound) == set(planned.bound) == {30.5}
+    assert (chosen.level, chosen.log_scale) == (0, planned.log_scale)
+    for groups in (0, 3):
+        with pytest.raises(ShapeMismatch, match=f"do not make {groups} groups"):
+            ev.select(costs, SUMMANDS, groups)
+
+
 @pytest.fixture
 def one_lane() -> Party:
     from conftest import SMALL, party_of
@@ -104,9 +124,9 @@ def test_only_paillier_with_one_lane_may_say_that_it_blinds(encrypting: Party) -
     from dataclasses import replace
 
     x = encrypting.evaluator.rerandomize(encrypting.encryptor.encrypt(np.ones((2, 1)), 2.0))
-    frame = pack_tensor(replace(x, blinded=True), encrypting.bundle)
+    frame = pack_tensor(replace(x, blinded=1), encrypting.bundle)
     if encrypting.parameters.name == "paillier" and encrypting.parameters.lanes == 1:
-        assert unpack_tensor(frame, encrypting.bundle).blinded
+        assert unpack_tensor(frame, encrypting.bundle).blinded == 1
         return
     with pytest.raises(MalformedFrame):
         unpack_tensor(frame, encrypting.bundle)

@@ -49,12 +49,12 @@ def choose(ev: Evaluator, x: CipherTensor, trees: Trees) -> CipherTensor:
     """The value of the leaf that a row of bits reaches, summed over the trees.
 
     x         shape (samples, columns), bits in {0, 1}; a client that sends others opens what it should not
-    price     one tree where the scheme can blind: 0 / 0 and 2**depth full exponentiations a row; else at depth 1 to 6
-              1, 2, 2, 3, 3, 4 levels / 0, 1, 2, 3, 3, 4 rounds
+    price     where the scheme can blind 0 / 0, and 2**depth full exponentiations a row, or twice as many a tree of
+              several; else at depth 1 to 6 1, 2, 2, 3, 3, 4 levels / 0, 1, 2, 3, 3, 4 rounds
     reveals   that value, and at most the depth and the count; to the server nothing
     """
-    if Feature.SELECT in ev.features and trees.count == 1:
-        return ev.select(path_costs(ev, x, trees.columns), trees.values)
+    if Feature.SELECT in ev.features:
+        return ev.select(path_costs(ev, x, trees.columns), trees.values, trees.count)
     return weighted_leaves(ev, x, trees)
 
 
@@ -78,7 +78,7 @@ def path_costs(ev: Evaluator, x: CipherTensor, columns: Sequence[Columns]) -> Ci
 
 
 def weighted_leaves(ev: Evaluator, x: CipherTensor, trees: Trees) -> CipherTensor:
-    """The sum over all leaves of value * [its path is taken], shape (samples, 1). Price as ``choose``.
+    """The sum over all leaves of value * [its path is taken], shape (samples, 1). Price of ``choose`` without blinding.
 
     The lowest nodes are linear in their bit, right + (left - right) * b; each is multiplied with the indicator of
     the path to it, all in one step.

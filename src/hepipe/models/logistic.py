@@ -75,9 +75,14 @@ def with_sigmoid(model: LinearModel, X_train: npt.ArrayLike | pd.DataFrame, degr
     return SigmoidModel(model, sigmoid, replace(model.profile, threshold=0.5, limits=limits))
 
 
-def clear_scores(model: Any, X: npt.ArrayLike | pd.DataFrame, policy: str = "polynomial") -> FloatArray:
-    """The scores in the clear: ``forward`` on the clear evaluator, float64 of shape (samples, outputs)."""
+def clear_scores(
+    model: Any, X: npt.ArrayLike | pd.DataFrame, policy: str = "polynomial", *, selects: bool = False
+) -> FloatArray:
+    """The scores in the clear: ``forward`` on the clear evaluator, float64 of shape (samples, outputs).
+
+    selects  by the circuit of a scheme that selects, as Paillier does, where a model has another for those
+    """
     scheme = ClearScheme(ClearParameters(depth=64))
     keys = scheme.keygen()
     x = scheme.encryptor(keys.secret).encrypt(model.prepare(X), model.profile.input_bound)
-    return scheme.decryptor(keys.secret).decrypt(model.forward(scheme.evaluator(keys, policy), x))
+    return scheme.decryptor(keys.secret).decrypt(model.forward(scheme.evaluator(keys, policy, selects=selects), x))

@@ -7,20 +7,24 @@ from collections.abc import Sequence
 import numpy.typing as npt
 
 from hepipe.errors import MalformedFrame, Unsupported
+from hepipe.protocol import comparison
 from hepipe.protocol.link import Link
+from hepipe.protocol.refresh import Refresh
 from hepipe.protocol.rounds import Ask, MaskedProduct
-from hepipe.schemes.base import CipherTensor, Evaluator, Exact, Feature, Plain, PublicBundle
+from hepipe.schemes.base import CipherTensor, Evaluator, Exact, Feature, Plain, PublicBundle, Threshold
+from hepipe.schemes.paillier import PaillierEvaluator
 from hepipe.schemes.parameters import Parameters
 from hepipe.schemes.wire import unpack_tensor
 
 
 class Interactive:
-    """``evaluator`` with products by masked rounds over ``link``; where it can multiply itself, it does.
+    """``evaluator`` with products and comparisons by rounds over ``link``; where it can multiply itself, it does.
 
     A non-interactive evaluation is this one with zero rounds. Each round carries whole blocks.
     """
 
-    by_rounds = frozenset({"mul", "mul_pairs", "ask"})
+    by_rounds = frozenset({"refresh", "ask"})
+    by_rounds_if_additive = frozenset({"mul", "mul_pairs", "at_most", "negative"})
 
     def __init__(self, evaluator: Evaluator, link: Link, bundle: PublicBundle, policy: str = "polynomial") -> None:
         self._inner, self._link, self._bundle = evaluator, link, bundle
@@ -48,6 +52,18 @@ class Interactive:
         reply = self._link.request("masked product", products.request(self._bundle))
         return products.finish(reply, self._bundle)
 
+    def at_most(self, bits: CipherTensor, thresholds: Sequence[Threshold]) -> CipherTensor:
+        """[number <= threshold] in one round on an additive scheme: see protocol.comparison. Reveals fair coins."""
+        if not isinstance(self._inner, PaillierEvaluator):
+            return self._inner.at_most(bits, thresholds)
+        return comparison.at_most(self._inner, bits, thresholds, self._link, self._bundle)
+
+    def negative(self, x: CipherTensor, gap: Plain) -> CipherTensor:
+        """[x < 0] in two rounds on an additive scheme: see protocol.comparison. Reveals what at_most does."""
+        if not isinstance(self._inner, PaillierEvaluator):
+            return self._inner.negative(x, gap)
+        return comparison.negative(self._inner, x, gap, self._link, self._bundle)
+
     def add(self, x: CipherTensor, y: CipherTensor | Plain) -> CipherTensor:
         """Passed through."""
         return self._inner.add(x, y)
@@ -64,17 +80,24 @@ class Interactive:
         """Passed through."""
         return self._inner.matmul_plain(x, w, log_scale)
 
-    def sum_samples(self, x: CipherTensor) -> CipherTensor:
+    def sum_samples(self, x: CipherTensor, weights: npt.ArrayLike | None = None) -> CipherTensor:
         """Passed through."""
-        return self._inner.sum_samples(x)
+        return self._inner.sum_samples(x, weights)
+
+    def rotate(self, x: CipherTensor, k: int) -> CipherTensor:
+        """Passed through."""
+        return self._inner.rotate(x, k)
 
     def rerandomize(self, x: CipherTensor) -> CipherTensor:
         """Passed through."""
         return self._inner.rerandomize(x)
 
     def refresh(self, x: CipherTensor) -> CipherTensor:
-        """Passed through."""
-        return self._inner.refresh(x)
+        """x at the full level and the base scale, by one round. Reveals masked values only. Price - / 1."""
+        if self.parameters.name == "clear":
+            return self._inner.refresh(x)
+        exchange = Refresh(self._inner, x, self.policy)  # type: ignore[arg-type]
+        return exchange.finish(self._link.request("refresh", exchange.request(self._bundle)), self._bundle)
 
     def take(self, x: CipherTensor, columns: Sequence[int]) -> CipherTensor:
         """Passed through."""
@@ -84,9 +107,9 @@ class Interactive:
         """Passed through."""
         return self._inner.join(tensors)
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
         """Passed through."""
-        return self._inner.select(costs, values)
+        return self._inner.select(costs, values, groups)
 
     def ask(self, fn: Exact, x: CipherTensor) -> CipherTensor:
         """fn(x) by the key holder, to whom x is REVEALED; under policy "client" only. Price - / 1."""

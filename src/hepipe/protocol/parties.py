@@ -10,8 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from hepipe.errors import InsecureParameters, KeyMismatch, MalformedFrame, Unsupported
+from hepipe.protocol.comparison import answer_masked_numbers, answer_zero_tests
 from hepipe.protocol.interactive import Interactive
 from hepipe.protocol.link import Link, LocalLink
+from hepipe.protocol.refresh import Refresh
 from hepipe.protocol.rounds import Ask, answer_masked_factors
 from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, KeySet, PublicBundle
 from hepipe.schemes.frames import Kind, kind_of, split
@@ -19,6 +21,8 @@ from hepipe.schemes.keystore import load_keys, save_keys
 from hepipe.schemes.paillier_proof import prove, verify
 from hepipe.schemes.registry import evaluator_of, scheme_of
 from hepipe.schemes.wire import pack_keys, pack_tensor, unpack_keys, unpack_tensor
+
+_ANSWERS: dict[int, Any] = {Kind.MASKED_NUMBERS: answer_masked_numbers, Kind.ZERO_TESTS: answer_zero_tests}
 
 
 class Profile(Protocol):
@@ -138,9 +142,12 @@ class Client:
             if self._policy != "client":
                 raise Unsupported("the server asks for a value in the clear, but the plan's policy is not 'client'")
             return Ask.answer(request, self._bundle, self._encryptor, self._decryptor)
+        if kind == Kind.MASKED_VALUES:
+            return Refresh.answer(request, self._bundle, self._encryptor, self._decryptor)
         if self._scheme.name != "paillier":
             raise Unsupported(f"{self._scheme.name} multiplies by itself: nothing to answer")
-        return answer_masked_factors(request, self._bundle, self._encryptor, self._decryptor)  # type: ignore[arg-type]
+        answer = _ANSWERS.get(kind, answer_masked_factors)
+        return answer(request, self._bundle, self._encryptor, self._decryptor)  # type: ignore[no-any-return]
 
     def pack(self, x: CipherTensor) -> bytes:
         """A tensor as a frame for the server."""

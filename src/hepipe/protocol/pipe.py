@@ -24,10 +24,17 @@ from hepipe.schemes.base import CipherTensor
 from hepipe.schemes.frames import Kind, kind_of
 
 MAX_BYTES = 1 << 28
-"""Of one message, unless the caller says less: the relinearization keys of the largest ring fit."""
+"""Of one message, unless the caller says less: relinearization keys of the largest ring fit, and 13 Galois keys more at
+N = 16384."""
 TIMEOUT_S = 60.0
 _GOODBYE = b""
-ROUNDS = {int(Kind.MASKED_FACTORS): "masked product", int(Kind.QUESTION): "ask"}
+ROUNDS = {
+    int(Kind.MASKED_FACTORS): "masked product",
+    int(Kind.QUESTION): "ask",
+    int(Kind.MASKED_NUMBERS): "masked numbers",
+    int(Kind.ZERO_TESTS): "zero tests",
+    int(Kind.MASKED_VALUES): "refresh",
+}
 """What a server may ask in the middle of a query, as a transcript names it."""
 
 

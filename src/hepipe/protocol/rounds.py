@@ -13,7 +13,9 @@ from hepipe.circuits.functions import ON_OFFER
 from hepipe.errors import MalformedFrame
 from hepipe.schemes.base import CipherTensor, Decryptor, Encryptor, Evaluator, PublicBundle
 from hepipe.schemes.frames import Frame, Kind, parse
-from hepipe.schemes.paillier import PaillierDecryptor, PaillierEncryptor, PaillierEvaluator, mask_bits_for
+from hepipe.schemes.masks import check_masked_product, mask_bits_for
+from hepipe.schemes.paillier import PaillierDecryptor, PaillierEncryptor, PaillierEvaluator
+from hepipe.schemes.paillier_checks import IntegerArray
 from hepipe.schemes.wire import pack_ciphertexts, pack_tensor, unpack_ciphertexts, unpack_tensor
 
 Pairs = Sequence[tuple[CipherTensor, CipherTensor]]
@@ -29,12 +31,16 @@ class MaskedProduct:
     price    a product at 3072 bits: client 2 decryptions (1 for a square) and 1 encryption; server 2 (1) full
              re-randomisations, from a pool where it is filled, and 2 (1) exponentiations by a mask
     reveals  to the client x + r and y + s: within 2**-79 of independent of x and y; to the server nothing
+
+    OutOfRange before anything is sent where the plaintext cannot hold the product of the masked factors.
     """
 
     reveals = "nothing: factors masked by 80 bits"
 
     def __init__(self, evaluator: PaillierEvaluator, pairs: Pairs) -> None:
         self._evaluator = evaluator
+        for x, y in pairs:
+            check_masked_product(evaluator.parameters, x, y)
         # Squares travel first; ``_order`` remembers where each product belongs.
         self._order = sorted(range(len(pairs)), key=lambda i: pairs[i][0] is not pairs[i][1])
         self._pairs = [pairs[i] for i in self._order]
@@ -54,17 +60,15 @@ class MaskedProduct:
             right.append(other)
             self._masks.append((r, s))
         factors = _side_by_side([*squares, *left, *right])
-        body, _ = pack_ciphertexts(factors, bundle)
         head = struct.pack(">I", sum(x.shape[1] for x in squares))
-        samples, features = factors.shape
-        return Frame(Kind.MASKED_FACTORS, "paillier", bundle.key_id, samples, features, 0, 0.0, head + body).to_bytes()
+        return pack_round(Kind.MASKED_FACTORS, factors, bundle, head)
 
     def _masked(self, x: CipherTensor) -> tuple[CipherTensor, Any]:
         return self._evaluator.mask(x, mask_bits_for(x.bound, x.log_scale))
 
     def finish(self, reply: bytes, bundle: PublicBundle) -> list[CipherTensor]:
         """Server: the products, from the client's answer; MalformedFrame if it is not one."""
-        frame = _round_frame(reply, Kind.MASKED_PRODUCTS)
+        frame = parse_round(reply, Kind.MASKED_PRODUCTS)
         shape = (self._pairs[0][0].shape[0], sum(x.shape[1] for x, _ in self._pairs))
         if (frame.samples, frame.features) != shape:
             raise MalformedFrame(f"products of shape {(frame.samples, frame.features)}, expected {shape}")
@@ -78,7 +82,14 @@ class MaskedProduct:
         return [results[place] for place in range(len(results))]
 
 
-def _round_frame(data: bytes, kind: Kind) -> Frame:
+def pack_round(kind: Kind, x: CipherTensor, bundle: PublicBundle, head: bytes = b"") -> bytes:
+    """A message of a round: ``head``, then ciphertexts; neither level nor scale, which would tell their origin."""
+    body, _ = pack_ciphertexts(x, bundle)
+    return Frame(kind, bundle.parameters.name, bundle.key_id, *x.shape, 0, 0.0, head + body).to_bytes()
+
+
+def parse_round(data: bytes, kind: Kind) -> Frame:
+    """The frame of a message of a round; MalformedFrame for anything else."""
     frame = parse(data, kind)
     if (frame.level, frame.log_scale) != (0, 0.0):
         raise MalformedFrame("a message of a round states no level and no scale")
@@ -94,25 +105,29 @@ def answer_masked_factors(
     request: bytes, bundle: PublicBundle, encryptor: PaillierEncryptor, decryptor: PaillierDecryptor
 ) -> bytes:
     """Client: decrypt the masked factors, multiply them, encrypt the products. Learns nothing from them."""
-    frame = _round_frame(request, Kind.MASKED_FACTORS)
+    frame = parse_round(request, Kind.MASKED_FACTORS)
     if len(frame.body) < 4:
         raise MalformedFrame("a masked product without its count of squares")
     (squares,) = struct.unpack_from(">I", frame.body)
     if squares > frame.features or (frame.features - squares) % 2:
         raise MalformedFrame(f"{squares} squares among {frame.features} factors do not make products")
-    room = encryptor.parameters.capacity_bits(0)
-    # Masked factors are larger than a double can say: state their bound at a scale that leaves 2**500.
-    scale, bound = max(int(room) - 501, 0), 2.0 ** min(room - 1, 500)
-    factors = CipherTensor(
-        unpack_ciphertexts(frame, frame.body[4:], bundle),
-        (frame.samples, frame.features), frame.level, scale, np.full(frame.features, bound), bundle.key_id,
-    )  # fmt: skip
-    integers = decryptor.decrypt_integers(factors)
+    integers, scale, bound = masked_integers(frame, frame.body[4:], bundle, decryptor)
     left, right = np.split(integers[:, squares:], 2, axis=1)
     products = np.concatenate([integers[:, :squares] ** 2, left * right], axis=1)
-    body, _ = pack_ciphertexts(encryptor.encrypt_integers(products, bound, log_scale=scale, level=0), bundle)
-    samples, features = products.shape
-    return Frame(Kind.MASKED_PRODUCTS, "paillier", bundle.key_id, samples, features, 0, 0.0, body).to_bytes()
+    answers = encryptor.encrypt_integers(products, bound, log_scale=scale, level=0)
+    return pack_round(Kind.MASKED_PRODUCTS, answers, bundle)
+
+
+def masked_integers(
+    frame: Frame, body: bytes, bundle: PublicBundle, decryptor: PaillierDecryptor
+) -> tuple[IntegerArray, int, float]:
+    """Client: the masked integers of a request, and a scale and a bound at which any such integer can be encrypted."""
+    room = decryptor.parameters.capacity_bits(0)
+    # Masked values are larger than a double can say: state their bound at a scale that leaves 2**500.
+    scale, bound = max(int(room) - 501, 0), 2.0 ** min(room - 1, 500)
+    rows, shape = unpack_ciphertexts(frame, body, bundle), (frame.samples, frame.features)
+    masked = CipherTensor(rows, shape, 0, scale, np.full(frame.features, bound), bundle.key_id)
+    return decryptor.decrypt_integers(masked), scale, bound
 
 
 class Ask:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ class Feature(enum.Flag):
     MUL = enum.auto()
     SUM_SAMPLES = enum.auto()
     SELECT = enum.auto()
+    ROTATE = enum.auto()
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,8 @@ class CipherTensor:
     log_scale  log2 of the fixed-point scale of its values
     bound      per feature, a bound on |value|; checked against the room in the ciphertext before any arithmetic
     key_id     digest of the public key it is encrypted under
-    blinded    True for the result of ``select``: a row hides one value among random ones, in random order
+    blinded    for the result of ``select`` its number of groups: of each a row hides one value among random ones, in
+               random order; else 0
     """
 
     data: Any
@@ -51,7 +53,7 @@ class CipherTensor:
     log_scale: float
     bound: FloatArray
     key_id: str
-    blinded: bool = False
+    blinded: int = 0
 
     def __repr__(self) -> str:
         return (
@@ -85,6 +87,13 @@ class PublicBundle:
     def key_id(self) -> str:
         """The id of the public key."""
         return str(self.public.key_id)
+
+
+class Threshold(NamedTuple):
+    """The comparison x <= value, for the whole number x >= 0 whose bits, least first, are these columns."""
+
+    columns: Sequence[int]
+    value: int
 
 
 class Exact(Protocol):
@@ -154,8 +163,12 @@ class Evaluator(Protocol):
         """x @ w for w of shape (features, outputs). Price 1 / 0."""
         ...
 
-    def sum_samples(self, x: CipherTensor) -> CipherTensor:
-        """The sum over all samples. Price 0 / 0."""
+    def sum_samples(self, x: CipherTensor, weights: npt.ArrayLike | None = None) -> CipherTensor:
+        """The sum over all samples, price 0 / 0; or weighted sums with public weights, price 1 / 0."""
+        ...
+
+    def rotate(self, x: CipherTensor, k: int) -> CipherTensor:
+        """Row p of the result is row (p + k) mod samples. Price 0 / 0; a key switch a ciphertext."""
         ...
 
     def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:
@@ -174,8 +187,19 @@ class Evaluator(Protocol):
         """Tensors of one level and scale side by side. Price 0 / 0."""
         ...
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
-        """values[k] of the one column k whose cost is zero, for whole-number costs. Price 0 / 0."""
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
+        """values[k] of the one column k of each group whose cost is zero, summed over the groups. Price 0 / 0.
+
+        Costs are whole numbers; column k belongs to group k mod ``groups``.
+        """
+        ...
+
+    def at_most(self, bits: CipherTensor, thresholds: Sequence[Threshold]) -> CipherTensor:
+        """[number <= threshold] in {0, 1}, a column a threshold, for numbers given by their bits. Price - / 1."""
+        ...
+
+    def negative(self, x: CipherTensor, gap: Plain) -> CipherTensor:
+        """[x < 0] in {0, 1} where |x| >= gap > 0; the gap bounds the error that x may carry. Price - / 2."""
         ...
 
     def refresh(self, x: CipherTensor) -> CipherTensor:

@@ -1,4 +1,4 @@
-"""CKKS on SEAL: one feature column per ciphertext, explicit levels and exact scales, no rotations, no Galois keys.
+"""CKKS on SEAL: one feature column per ciphertext, explicit levels and exact scales.
 
 The key owner encrypts symmetrically, so that one polynomial travels as a 64-byte seed. Plaintext factors are encoded
 at the scale of the prime that rescaling will drop, which restores the operand's scale exactly; sums of products are
@@ -8,69 +8,24 @@ eprint 2020/1533).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tenseal.sealapi as sealapi
 
-from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
+from hepipe.errors import OutOfRange, Unsupported
 from hepipe.schemes import seal
-from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain, blocks
-from hepipe.schemes.ledger import Ledger, check_fresh, check_values
+from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, blocks
+from hepipe.schemes.checks import row_features
+from hepipe.schemes.ckks_ciphertexts import Product, Stream, expand, to_slots, waits
+from hepipe.schemes.ckks_holder import CkksDecryptor, CkksEncryptor
+from hepipe.schemes.ckks_keys import CkksEvaluationKeys, CkksPublicKey, CkksSecretKey, generate
+from hepipe.schemes.coefficients import Integers, Masks, added, random_integers, scaled, to_words
+from hepipe.schemes.ledger import Ledger
+from hepipe.schemes.mask_room import MaskRoom
 from hepipe.schemes.parameters import CkksParameters
-from hepipe.schemes.secret import SecretKey
-
-
-@dataclass(frozen=True, eq=False)
-class CkksPublicKey:
-    """The encryption key: an encryption of zero at the key level, half of it a seed."""
-
-    parameters: CkksParameters
-    parts: seal.Polynomials
-
-    @cached_property
-    def key_id(self) -> str:
-        """Digest of the parameters and of the key itself."""
-        content = repr(self.parameters).encode() + (self.parts.seed or b"") + self.parts.residues.tobytes()
-        return hashlib.sha256(b"hepipe ckks public key\0" + content).hexdigest()[:32]
-
-    @cached_property
-    def handle(self) -> Any:
-        """SEAL's object."""
-        context = seal.context(self.parameters)
-        body = seal.put_together(self.parts, context.key_parms_id, 1.0)
-        return seal.load(sealapi.PublicKey(), context.seal, body)
-
-
-@dataclass(frozen=True, eq=False)
-class CkksEvaluationKeys:
-    """The relinearization key; empty for linear circuits, which need none."""
-
-    parameters: CkksParameters
-    parts: list[seal.Polynomials] = field(default_factory=list)
-
-    @cached_property
-    def handle(self) -> Any:
-        """SEAL's object."""
-        context = seal.context(self.parameters)
-        body = seal.put_together_switching_keys(self.parts, context.key_parms_id)
-        return seal.load(sealapi.RelinKeys(), context.seal, body)
-
-
-class CkksSecretKey(SecretKey):
-    """The secret polynomial, inside SEAL; refuses to be copied, pickled or printed."""
-
-    def __init__(self, parameters: CkksParameters, handle: Any, key_id: str) -> None:
-        super().__init__(key_id)
-        self.parameters, self._handle = parameters, handle
-
-    def _material(self) -> bytes:
-        return seal.save(self._handle)
 
 
 class CkksScheme:
@@ -82,22 +37,11 @@ class CkksScheme:
         self.parameters = parameters or CkksParameters()
         linear = Feature.ADD | Feature.MUL_PLAIN
         self.features = linear if self.parameters.complex_slots else linear | Feature.MUL
+        self.features |= row_features(self.parameters)
 
     def keygen(self) -> KeySet:
-        """Fresh keys; a relinearization key only where ciphertexts can be multiplied."""
-        context, degree = seal.context(self.parameters), self.parameters.poly_modulus_degree
-        generator = sealapi.KeyGenerator(context.seal)
-        handle = generator.secret_key()
-        # A public key is a symmetric encryption of zero at the key level; made so, half of it is a seed.
-        zero = sealapi.Encryptor(context.seal, handle).encrypt_zero_symmetric(context.key_parms_id)
-        public = CkksPublicKey(self.parameters, seal.take_apart(seal.save(zero), degree))
-        relin: list[seal.Polynomials] = []
-        if Feature.MUL in self.features:
-            keys = sealapi.RelinKeys()
-            generator.create_relin_keys(keys)
-            relin = seal.take_apart_switching_keys(seal.save(keys), degree)
-        secret = CkksSecretKey(self.parameters, handle, public.key_id)
-        return KeySet(secret, public, CkksEvaluationKeys(self.parameters, relin))
+        """Fresh keys: the secret key, the public one, and what switches keys (``parameters.rotations``)."""
+        return generate(self.parameters)
 
     def encryptor(self, key: CkksSecretKey | CkksPublicKey) -> CkksEncryptor:
         """Symmetric and seeded for the key owner, public-key (twice the bytes, 2 to 3 bits more noise) for others."""
@@ -110,107 +54,6 @@ class CkksScheme:
     def evaluator(self, keys: KeySet) -> CkksEvaluator:
         """An evaluator from public and evaluation keys."""
         return CkksEvaluator(keys.public, keys.evaluation)
-
-
-class CkksEncryptor:
-    """Encodes columns into slots and encrypts them."""
-
-    def __init__(self, parameters: CkksParameters, key: CkksSecretKey | CkksPublicKey) -> None:
-        self.parameters, self.key_id = parameters, key.key_id
-        self._context = seal.context(parameters)
-        self._symmetric = isinstance(key, CkksSecretKey)
-        self._seal = sealapi.Encryptor(
-            self._context.seal, key._handle if isinstance(key, CkksSecretKey) else key.handle
-        )
-
-    def encrypt(self, values: npt.ArrayLike, bound: Plain | None = None) -> CipherTensor:
-        """Values of shape (samples, features), |v| <= bound (default 2**16), at the full level."""
-        array, limits = check_values(values, bound)
-        check_fresh(self.parameters, limits)
-        data = [
-            [self._encrypt(array[rows, feature]) for feature in range(array.shape[1])]
-            for rows in blocks(len(array), self.parameters.slots)
-        ]
-        return CipherTensor(data, array.shape, self.parameters.depth, self.parameters.log_scale, limits, self.key_id)
-
-    def _encrypt(self, column: FloatArray) -> Any:
-        plain = sealapi.Plaintext()
-        scale = 2.0**self.parameters.log_scale
-        self._context.encoder.encode(
-            to_slots(column, self.parameters), self._context.parms_id(self.parameters.depth), scale, plain
-        )
-        if self._symmetric:
-            return Stream(seal.save(self._seal.encrypt_symmetric(plain)))
-        ciphertext = sealapi.Ciphertext()
-        self._seal.encrypt(plain, ciphertext)
-        return ciphertext
-
-
-@dataclass(eq=False)
-class Stream:
-    """A ciphertext as the body of SEAL's stream, loaded when first computed with; a fresh one has a seed for c1."""
-
-    body: bytes
-    loaded: Any = field(default=None, repr=False)
-
-    def ciphertext(self, context: seal.Context) -> Any:
-        """SEAL's object, made once."""
-        if self.loaded is None:
-            self.loaded = seal.load(sealapi.Ciphertext(), context.seal, self.body)
-        return self.loaded
-
-
-@dataclass(eq=False)
-class Product:
-    """A product of two ciphertexts as it comes out: three polynomials, not yet relinearized and rescaled.
-
-    Switching keys costs most of a product. A weighted sum of products needs it once, after the sum, so it waits until
-    something else than such a sum uses the product. The rescaling waits as well: before relinearization it would
-    multiply the rounding of the third polynomial by s**2.
-    """
-
-    raw: Any
-    finish: Callable[[Any], Any]
-    scale: float = 0.0
-    finished: Any = field(default=None, repr=False)
-
-    def ciphertext(self, context: seal.Context) -> Any:
-        """Two polynomials at the level and the scale that the tensor states, made once, in place of the three."""
-        if self.finished is None:
-            self.finished, self.raw = self.finish(self.raw), None
-            self.finished.scale = self.scale
-        return self.finished
-
-
-class CkksDecryptor:
-    """Decrypts for the key owner only. What it returns must not be published (module docstring)."""
-
-    def __init__(self, secret: CkksSecretKey) -> None:
-        self.parameters, self.key_id = secret.parameters, secret.key_id
-        self._context = seal.context(secret.parameters)
-        self._seal = sealapi.Decryptor(self._context.seal, secret._handle)
-
-    def decrypt(self, x: CipherTensor) -> FloatArray:
-        """Values of shape (samples, features); OutOfRange if one lies outside the tensor's stated bound."""
-        if x.key_id != self.key_id:
-            raise KeyMismatch(f"a ciphertext of key {x.key_id[:8]} given to the holder of key {self.key_id[:8]}")
-        values = np.empty(x.shape)
-        for block, rows in zip(x.data, blocks(x.shape[0], self.parameters.slots), strict=True):
-            for feature, item in enumerate(block):
-                values[rows, feature] = self._decrypt(item, rows.stop - rows.start)
-        limit = x.bound + np.maximum(x.bound, 1.0) * 2.0**-10
-        if not (np.abs(values) <= limit).all():
-            worst = float(np.abs(values).max())
-            raise OutOfRange(f"decrypted {worst:.3g}, over the stated bound: a value overflowed, or the key is another")
-        return values
-
-    def _decrypt(self, item: Any, samples: int) -> FloatArray:
-        plain = sealapi.Plaintext()
-        self._seal.decrypt(expand(item, self._context), plain)
-        if not self.parameters.complex_slots:
-            return np.array(self._context.encoder.decode_double(plain)[:samples])
-        slots = np.array(self._context.encoder.decode_complex(plain))
-        return np.concatenate([slots.real, slots.imag])[:samples]
 
 
 class CkksEvaluator(Ledger):
@@ -243,13 +86,22 @@ class CkksEvaluator(Ledger):
 
     def _add(self, x: CipherTensor, y: CipherTensor, sign: int) -> Any:
         operation = self._seal.add if sign > 0 else self._seal.sub
-        pairs = zip(self._columns(x), self._columns(y), strict=True)
-        return [[self._into(operation, a, _at_scale(b, a)) for a, b in zip(p, q, strict=True)] for p, q in pairs]
+        pairs = zip(x.data, y.data, strict=True)
+        return [[self._sum_of(operation, a, b) for a, b in zip(p, q, strict=True)] for p, q in pairs]
+
+    def _sum_of(self, operation: Callable[..., None], a: Any, b: Any) -> Any:
+        if waits(a) and waits(b):  # products of one level: relinearized once, after their sum
+            return Product(self._into(operation, a.raw, _at_scale(b.raw, a.raw)), a.finish)
+        a, b = expand(a, self._context), expand(b, self._context)
+        return self._into(operation, a, _at_scale(b, a))
 
     def _add_plain(self, x: CipherTensor, values: FloatArray) -> Any:
         result = []
         for block, rows in zip(self._columns(x), blocks(x.shape[0], self.parameters.slots), strict=True):
             parts = values if values.ndim == 1 else values[rows].T
+            count = rows.stop - rows.start
+            if values.ndim == 1 and self.parameters.sums_samples and count < self.parameters.slots:
+                parts = np.repeat(values[:, None], count, axis=1)  # what pads the slots stays zero, for sum_samples
             result.append(
                 [
                     self._into(self._seal.add_plain, c, self._addend(v, c, x.level))
@@ -272,21 +124,22 @@ class CkksEvaluator(Ledger):
         return [[self._dot([c], [p], x) for c, p in zip(block, plains, strict=True)] for block in self._columns(x)]
 
     def _matmul_plain(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
-        late = weights.shape[1] < len(weights) and all(_waits(item) for block in x.data for item in block)
+        late = weights.shape[1] < len(weights) and all(waits(item) for block in x.data for item in block)
         level = x.level + late
         plains = [[self._factor(value, level, plain_bits) for value in column] for column in weights.T]
         if late:
             return [[self._late_dot([item.raw for item in block], p, x) for p in plains] for block in x.data]
         return [[self._dot(block, column, x) for column in plains] for block in self._columns(x)]
 
-    def _factor(self, value: float, level: int, plain_bits: float) -> Any:
-        plain, room = sealapi.Plaintext(), self.parameters.capacity_bits(level)
-        if abs(value) * 2.0**plain_bits >= 2.0**room:
+    def _factor(self, value: float | FloatArray, level: int, plain_bits: float) -> Any:
+        plain, room, largest = sealapi.Plaintext(), self.parameters.capacity_bits(level), float(np.max(np.abs(value)))
+        if largest * 2.0**plain_bits >= 2.0**room:
             raise OutOfRange(
-                f"a factor of {value:.3g} at {plain_bits:.1f} bits does not fit {room:.1f} bits at level {level}: "
+                f"a factor of {largest:.3g} at {plain_bits:.1f} bits does not fit {room:.1f} bits at level {level}: "
                 "scale the inputs up and the factor down"
             )
-        self._context.encoder.encode(float(value), self._context.parms_id(level), 2.0**plain_bits, plain)
+        content = value.tolist() if isinstance(value, np.ndarray) else float(value)
+        self._context.encoder.encode(content, self._context.parms_id(level), 2.0**plain_bits, plain)
         return plain
 
     def _dot(self, columns: Sequence[Any], plains: Sequence[Any], x: CipherTensor) -> Any:
@@ -330,8 +183,37 @@ class CkksEvaluator(Ledger):
 
     def _finished(self, product: Any, level: int) -> Any:
         """Two polynomials again, rescaled."""
-        self._seal.relinearize_inplace(product, self._evaluation.handle)
+        self._seal.relinearize_inplace(product, self._evaluation.relin_handle)
         return self._rescaled(product, level)
+
+    def _rotate(self, x: CipherTensor, step: int) -> Any:
+        return [[self._rotated(item, step) for item in block] for block in self._columns(x)]
+
+    def _rotated(self, ciphertext: Any, step: int) -> Any:
+        result = sealapi.Ciphertext()
+        self._seal.rotate_vector(ciphertext, step, self._evaluation.galois_handle, result)
+        return result
+
+    def _sum_samples(self, x: CipherTensor) -> Any:
+        return [[self._total(self._added(column)) for column in zip(*self._columns(x), strict=True)]]
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        spans = blocks(x.shape[0], self.parameters.slots)
+        plains = [[self._factor(column[rows], x.level, plain_bits) for rows in spans] for column in weights.T]
+        columns = zip(*self._columns(x), strict=True)
+        return [[self._total(self._dot(column, plain, x)) for column in columns for plain in plains]]
+
+    def _added(self, ciphertexts: Sequence[Any]) -> Any:
+        total = ciphertexts[0]
+        for ciphertext in ciphertexts[1:]:
+            total = self._into(self._seal.add, total, ciphertext)
+        return total
+
+    def _total(self, ciphertext: Any) -> Any:
+        """The sum of all slots, in every slot: what pads the last block must be zero."""
+        for i in range(self.parameters.slots.bit_length() - 1):
+            ciphertext = self._into(self._seal.add, ciphertext, self._rotated(ciphertext, 1 << i))
+        return ciphertext
 
     def _drop(self, x: CipherTensor, level: int) -> Any:
         return [[self._switched(item, level) for item in block] for block in self._columns(x)]
@@ -341,11 +223,48 @@ class CkksEvaluator(Ledger):
         self._seal.mod_switch_to(ciphertext, self._context.parms_id(level), lower)
         return lower
 
+    def mask(self, x: CipherTensor, room: MaskRoom) -> tuple[CipherTensor, Masks]:
+        """x + r, rerandomized, as it is shown to the key holder at ``room.level``, and the masks r of its coefficients.
+
+        Uniform and independent over all N coefficients, so empty slots and noise are hidden like values. Price: an
+        encryption of zero and two transforms a ciphertext.
+        """
+        self._own(x)
+        data, masks = [], []
+        for block in self._rerandomized(x, room.level):
+            fresh = [random_integers(self.parameters.poly_modulus_degree, room.limit) for _ in block]
+            data.append([self._shifted(item, r, room.level, x.log_scale) for item, r in zip(block, fresh, strict=True)])
+            masks.append(fresh)
+        return replace(x, data=data, level=room.level), masks
+
+    def unmask_refreshed(self, refreshed: CipherTensor, x: CipherTensor, masks: Masks) -> CipherTensor:
+        """x at the base scale and the full level, from the key holder's encryption of (x + r) 2**k rounded.
+
+        k is what the base scale has over the scale of x. Error: the noise of a fresh encryption, and one unit of a
+        coefficient where k is not 0; none of it grows with the mask.
+        """
+        self._pair(refreshed, x)
+        level, scale = refreshed.level, refreshed.log_scale
+        self._room(x.bound, level, scale, "refresh")
+        data = [
+            [self._shifted(c, -scaled(r, scale - x.log_scale), level, scale) for c, r in zip(block, row, strict=True)]
+            for block, row in zip(self._columns(refreshed), masks, strict=True)
+        ]
+        return replace(refreshed, data=data, bound=x.bound)
+
+    def _shifted(self, ciphertext: Any, integers: Integers, level: int, log_scale: float) -> Stream:
+        parts = seal.take_apart(seal.save(ciphertext), self.parameters.poly_modulus_degree)
+        moved = added(self._context, parts, to_words(self._context, integers, level), level)
+        return Stream(seal.put_together(moved, self._context.parms_id(level), 2.0**log_scale))
+
     def _rerandomize(self, x: CipherTensor) -> Any:
+        return self._rerandomized(x, 0)
+
+    def _rerandomized(self, x: CipherTensor, level: int) -> Any:
         result = []
-        for block in self._drop(x, 0):
+        for block in self._drop(x, level):
             for item in block:
-                zero = self._zero(0)
+                zero = self._zero(level)
                 zero.scale = item.scale
                 self._seal.add_inplace(item, zero)
             result.append(block)
@@ -374,22 +293,3 @@ def _at_scale(item: Any, like: Any) -> Any:
     """The ledger found the scales equal to 2**-36; SEAL compares doubles to the ulp."""
     item.scale = like.scale
     return item
-
-
-def _waits(item: Any) -> bool:
-    return isinstance(item, Product) and item.finished is None
-
-
-def expand(item: Any, context: seal.Context) -> Any:
-    """SEAL's ciphertext of a stored item; a stream is loaded, a product finished."""
-    return item.ciphertext(context) if isinstance(item, (Stream, Product)) else item
-
-
-def to_slots(column: FloatArray, parameters: CkksParameters) -> list[float] | list[complex]:
-    """A column as SEAL takes it; with complex slots the first N/2 samples are real parts, the rest imaginary."""
-    half = parameters.poly_modulus_degree // 2
-    if not parameters.complex_slots or len(column) <= half:
-        return column.tolist()  # type: ignore[no-any-return]
-    slots = column[:half].astype(np.complex128)
-    slots.imag[: len(column) - half] = column[half:]
-    return slots.tolist()  # type: ignore[no-any-return]

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hepipe.errors import KeyMismatch, ScaleMismatch
-from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, KeySet, Plain
-from hepipe.schemes.fixedpoint import from_fixed, to_fixed
-from hepipe.schemes.ledger import Ledger, check_choices, check_fresh, check_values
+from hepipe.errors import KeyMismatch, OutOfRange, ScaleMismatch
+from hepipe.schemes.base import CipherTensor, Exact, Feature, FloatArray, KeySet, Plain, Threshold
+from hepipe.schemes.checks import check_choices, check_fresh, check_gap, check_thresholds, check_values
+from hepipe.schemes.fixedpoint import from_fixed, shift, to_fixed
+from hepipe.schemes.ledger import Ledger
 from hepipe.schemes.parameters import ClearParameters
 
 
@@ -32,7 +33,7 @@ class ClearScheme:
     """No security: values travel in the clear, and every table says so."""
 
     name = "clear"
-    features = Feature.ADD | Feature.MUL_PLAIN | Feature.MUL | Feature.SUM_SAMPLES
+    features = Feature.ADD | Feature.MUL_PLAIN | Feature.MUL | Feature.SUM_SAMPLES | Feature.ROTATE
 
     def __init__(self, parameters: ClearParameters | None = None) -> None:
         self.parameters = parameters or ClearParameters()
@@ -50,9 +51,12 @@ class ClearScheme:
         """A decryptor that only unscales."""
         return ClearDecryptor(self.parameters, secret)
 
-    def evaluator(self, keys: KeySet, policy: str = "polynomial") -> ClearEvaluator:
-        """The reference evaluator; with policy "client" it computes what a key holder would be asked for."""
-        return ClearEvaluator(self.parameters, keys.public.key_id, policy)
+    def evaluator(self, keys: KeySet, policy: str = "polynomial", *, selects: bool = False) -> ClearEvaluator:
+        """The reference evaluator; with policy "client" it computes what a key holder would be asked for.
+
+        selects  take the circuits of a scheme that selects, as Paillier does; the integer reference always does
+        """
+        return ClearEvaluator(self.parameters, keys.public.key_id, policy, selects)
 
 
 class ClearEncryptor:
@@ -90,17 +94,12 @@ class ClearDecryptor:
 class ClearEvaluator(Ledger):
     """NumPy arithmetic under the common bookkeeping."""
 
-    def __init__(self, parameters: ClearParameters, key_id: str, policy: str = "polynomial") -> None:
+    def __init__(
+        self, parameters: ClearParameters, key_id: str, policy: str = "polynomial", selects: bool = False
+    ) -> None:
         self.parameters: ClearParameters = parameters
         self.key_id, self.policy = key_id, policy
-        self.features = ClearScheme.features | (Feature.SELECT if parameters.exact else Feature(0))
-
-    def sum_samples(self, x: CipherTensor) -> CipherTensor:
-        """The sum over all samples, shape (1, features). Price 0 / 0."""
-        self._own(x)
-        return self._result(
-            x.data.sum(axis=0, keepdims=True), (1, x.shape[1]), x.level, x.log_scale, x.bound * x.shape[0]
-        )
+        self.features = ClearScheme.features | (Feature.SELECT if parameters.exact or selects else Feature(0))
 
     def ask(self, fn: Exact, x: CipherTensor) -> CipherTensor:
         """fn(x) at the full budget, as a key holder would answer; under policy "client" only. Price 0 / 0."""
@@ -111,16 +110,46 @@ class ClearEvaluator(Ledger):
         values = fn.exact(from_fixed(x.data, x.log_scale) if self.parameters.exact else x.data)
         return self._result(self._encode(values, scale), x.shape, self.parameters.depth, scale, bound)
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
-        """The value of the column whose cost is zero; only with ``exact``, where it stands for Paillier's."""
+    def refresh(self, x: CipherTensor) -> CipherTensor:
+        """x at the full level and the base scale, without a round: there is nobody to hide it from. Price 0 / 0."""
+        self._own(x)
+        depth, scale = self.parameters.depth, self.parameters.log_scale
         if not self.parameters.exact:
+            return self._result(x.data, x.shape, depth, scale, x.bound)
+        data = shift(x.data, int(x.log_scale - scale))
+        return self._result(data, x.shape, depth, scale, x.bound + 2.0**-scale)
+
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
+        """The values of the columns of cost zero, where it stands for Paillier's: see ``ClearScheme.evaluator``."""
+        if Feature.SELECT not in self.features:
             return super().select(costs, values)  # type: ignore[no-any-return]
         self._own(costs)
-        array = check_choices(costs, values)
-        rows = np.array([[array[int(np.flatnonzero(row == 0)[0])]] for row in costs.data])
-        data = to_fixed(rows, self.parameters.log_plain_scale)
-        bound = np.array([np.abs(array).max()])
-        return self._result(data, (costs.shape[0], 1), costs.level, self.parameters.log_plain_scale, bound)
+        (array, bound), scale = check_choices(costs, values, groups), self.parameters.log_plain_scale
+        reached = np.asarray(costs.data == 0, dtype=bool)
+        if (reached.reshape(len(reached), -1, groups).sum(axis=1) != 1).any():
+            raise OutOfRange("a row without exactly one cost of zero in each group: what was encrypted are no bits")
+        data = (reached * self._one) @ self._encode(array, scale)[:, None]
+        return self._result(data, (costs.shape[0], 1), costs.level, scale, bound)
+
+    def at_most(self, bits: CipherTensor, thresholds: Sequence[Threshold]) -> CipherTensor:
+        """[number <= threshold], a column a threshold. Price 0 / 0."""
+        self._own(bits)
+        unit = 2 ** int(bits.log_scale) if self.parameters.exact else 1
+        columns = []
+        for places, value in check_thresholds(bits, thresholds):
+            number = sum(bits.data[:, place] * 2**i for i, place in enumerate(places))
+            columns.append(number <= value * unit)
+        return self._answers(np.column_stack(columns) * self._one, (bits.shape[0], len(columns)))
+
+    def negative(self, x: CipherTensor, gap: Plain) -> CipherTensor:
+        """[x < 0], also within the gap. Price 0 / 0."""
+        self._own(x)
+        check_gap(x, gap)
+        return self._answers((x.data < 0) * self._one, x.shape)
+
+    @property
+    def _one(self) -> Any:
+        return np.array(1, dtype=object) if self.parameters.exact else 1.0
 
     def _take(self, x: CipherTensor, columns: list[int]) -> Any:
         return x.data[:, columns]
@@ -149,6 +178,15 @@ class ClearEvaluator(Ledger):
 
     def _mul(self, x: CipherTensor, y: CipherTensor) -> Any:
         return x.data * y.data
+
+    def _rotate(self, x: CipherTensor, step: int) -> Any:
+        return np.roll(x.data, -step, axis=0)
+
+    def _sum_samples(self, x: CipherTensor) -> Any:
+        return x.data.sum(axis=0, keepdims=True)
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        return (x.data.T @ self._encode(weights, plain_bits)).reshape(1, -1)
 
     def _rerandomize(self, x: CipherTensor) -> Any:
         return x.data

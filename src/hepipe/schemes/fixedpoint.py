@@ -8,6 +8,10 @@ import numpy.typing as npt
 from hepipe.schemes.base import FloatArray
 
 _EXACT_BITS = 62
+# A computed integer may exceed its bound by this fraction, and by this many units of its scale: inputs and added
+# constants were rounded to the grid after their bounds were stated.
+GUARD_SHIFT = 12
+GUARD_UNITS = 16
 
 
 def to_fixed(values: FloatArray, bits: float) -> npt.NDArray[np.object_]:
@@ -26,6 +30,18 @@ def from_fixed(integers: npt.NDArray[np.object_], bits: float) -> FloatArray:
     """integers / 2**bits as float64, correctly rounded."""
     scale = 1 << int(bits)
     return np.array([int(i) / scale for i in integers.flat], dtype=np.float64).reshape(integers.shape)
+
+
+def magnitude_bits(bound: FloatArray, log_scale: float) -> int:
+    """The least l that makes every integer with |integer| <= bound * 2**log_scale, and the guard, less than 2**l."""
+    limit = max(int(i) for i in to_fixed(bound, log_scale))
+    return (limit + (limit >> GUARD_SHIFT) + GUARD_UNITS).bit_length()
+
+
+def shift(integers: npt.NDArray[np.object_], bits: int) -> npt.NDArray[np.object_]:
+    """floor(integers / 2**bits); a multiple where ``bits`` is negative."""
+    moved: npt.NDArray[np.object_] = integers >> bits if bits >= 0 else integers << -bits
+    return moved
 
 
 def _shifted(whole: int, shift: int) -> int:

@@ -37,7 +37,13 @@ class Kind(enum.IntEnum):
     MASKED_FACTORS = 3
     MASKED_PRODUCTS = 4
     QUESTION = 5
-    KEY_PROOF = 6
+    MASKED_NUMBERS = 6
+    BITS = 7
+    ZERO_TESTS = 8
+    ZEROS_FOUND = 9
+    MASKED_VALUES = 12
+    REFRESHED = 13
+    KEY_PROOF = 16
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,8 @@ def body_bytes(parameters: Parameters, shape: tuple[int, int], level: int, fresh
     return -(-samples // parameters.slots) * features * parameters.ciphertext_bytes(level, fresh)
 
 
-def tensor_bytes(parameters: Parameters, shape: tuple[int, int], level: int, fresh: bool = False) -> int:
-    """The exact size of a TENSOR frame: header, two bytes of bound a feature, ciphertexts."""
-    return HEADER_BYTES + 2 * shape[1] + body_bytes(parameters, shape, level, fresh)
+def tensor_bytes(
+    parameters: Parameters, shape: tuple[int, int], level: int, fresh: bool = False, blinded: int = 0
+) -> int:
+    """The exact size of a TENSOR frame: header, the groups if blinded, two bytes of bound a feature, ciphertexts."""
+    return HEADER_BYTES + 2 * (blinded > 0) + 2 * shape[1] + body_bytes(parameters, shape, level, fresh)

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from hepipe.errors import KeyMismatch, MalformedFrame
 from hepipe.schemes import seal
 from hepipe.schemes.base import KeySet, PublicBundle
-from hepipe.schemes.ckks import CkksSecretKey
+from hepipe.schemes.ckks_keys import CkksSecretKey
 from hepipe.schemes.paillier_keys import PaillierSecretKey
 from hepipe.schemes.secret import SecretKey
 from hepipe.schemes.wire import pack_keys, unpack_keys

@@ -6,7 +6,6 @@ an operation that one scheme refuses is refused by all, with the same message.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,12 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hepipe.errors import KeyMismatch, OutOfRange, ScaleMismatch, ShapeMismatch, Unsupported
+from hepipe.errors import KeyMismatch, ScaleMismatch, ShapeMismatch, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, Plain, not_supported
+from hepipe.schemes.checks import check_factors, check_numbers, check_room, check_rotation, check_weights
 from hepipe.schemes.parameters import Parameters, spend
 
 SCALE_TOLERANCE = 2.0**-36
 """Two log_scales closer than this are the same scale: the relative error of the value is below 2**-36."""
+
+
+_NO_SUMS = {
+    "ckks": "a sum over samples rotates by every power of two below the slots: give CkksParameters those rotations",
+    "paillier": "samples share a ciphertext as lanes, which cannot be moved: plan with lanes=1, or sum at the client",
+}
 
 
 class Ledger:
@@ -44,7 +50,7 @@ class Ledger:
         ``log_scale`` asks for the scale of the result, so that it can be added to another term exactly.
         """
         self._own(x)
-        factors = _factors(p, x.shape[1])
+        factors = check_factors(p, x.shape[1])
         plain_bits, level, scale = self._plain_product(x, log_scale, "mul_plain")
         bound = x.bound * (np.abs(factors) + 2.0 ** -(plain_bits + 1))
         self._room(bound, x.level, x.log_scale + plain_bits, "mul_plain")
@@ -53,7 +59,7 @@ class Ledger:
     def matmul_plain(self, x: CipherTensor, w: npt.ArrayLike, log_scale: float | None = None) -> CipherTensor:
         """x @ w for w of shape (features, outputs): one weighted sum of columns an output. Price 1 / 0."""
         self._own(x)
-        weights = _numbers(w)
+        weights = check_numbers(w)
         if weights.ndim != 2 or weights.shape[0] != x.shape[1]:
             raise ShapeMismatch(
                 f"weights of shape {weights.shape} do not fit {x.shape[1]} features: use (features, outputs)"
@@ -63,6 +69,39 @@ class Ledger:
         self._room(bound, x.level, x.log_scale + plain_bits, "matmul_plain")
         shape = (x.shape[0], weights.shape[1])
         return self._result(self._matmul_plain(x, weights, plain_bits), shape, level, scale, bound)
+
+    def rotate(self, x: CipherTensor, k: int) -> CipherTensor:
+        """Row p of the result is row (p + k) mod samples; nothing happens for k = 0. Price 0 / 0, one key switch.
+
+        On CKKS the samples must fill the slots (ShapeMismatch), and k be one of ``parameters.rotations`` modulo the
+        slots (Unsupported). Reveals nothing.
+        """
+        self._own(x)
+        step = check_rotation(self.parameters, x.shape[0], k)
+        return self._result(self._rotate(x, step), x.shape, x.level, x.log_scale, x.bound) if step else x
+
+    def sum_samples(self, x: CipherTensor, weights: npt.ArrayLike | None = None) -> CipherTensor:
+        """The sum over all samples, shape (1, features). Price 0 / 0.
+
+        With public ``weights`` of shape (samples, k), shape (1, features * k): column f * k + j is the sum over p of
+        weights[p, j] x[p, f]. Price 1 / 0. On CKKS log2(slots) key switches a column. Reveals nothing.
+        """
+        self._own(x)
+        if Feature.SUM_SAMPLES not in self.features:
+            raise Unsupported(_NO_SUMS[self.parameters.name])
+        if weights is not None:
+            return self._weighted_sums(x, check_weights(weights, x.shape[0]))
+        if x.shape[0] == 1:
+            return x
+        bound = x.bound * x.shape[0]
+        self._room(bound, x.level, x.log_scale, "sum_samples")
+        return self._result(self._sum_samples(x), (1, x.shape[1]), x.level, x.log_scale, bound)
+
+    def _weighted_sums(self, x: CipherTensor, weights: FloatArray) -> CipherTensor:
+        plain_bits, level, scale = self._plain_product(x, None, "sum_samples")
+        bound = np.outer(x.bound, (np.abs(weights) + 2.0 ** -(plain_bits + 1)).sum(axis=0)).ravel()
+        self._room(bound, x.level, x.log_scale + plain_bits, "sum_samples")
+        return self._result(self._sum_weighted(x, weights, plain_bits), (1, len(bound)), level, scale, bound)
 
     def mul(self, x: CipherTensor, y: CipherTensor) -> CipherTensor:
         """x * y, feature by feature. Price 1 / 1."""
@@ -105,7 +144,7 @@ class Ledger:
         return replace(parts[0], data=self._join(parts), shape=shape, bound=bound)
 
     select = not_supported("this scheme selects by products of indicators: see circuits.selection")
-    sum_samples = not_supported("sums over samples are not part of this evaluator")
+    at_most = negative = not_supported("this scheme compares by sign polynomials: see circuits.sign")
     refresh = not_supported("refresh takes a round with the key holder: wrap the evaluator in Interactive")
     ask = not_supported("ask takes a round with the key holder: wrap the evaluator in Interactive")
 
@@ -125,6 +164,15 @@ class Ledger:
     def _mul(self, x: CipherTensor, y: CipherTensor) -> Any:
         raise NotImplementedError
 
+    def _rotate(self, x: CipherTensor, step: int) -> Any:
+        raise NotImplementedError
+
+    def _sum_samples(self, x: CipherTensor) -> Any:
+        raise NotImplementedError
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Any:
+        raise NotImplementedError
+
     def _drop(self, x: CipherTensor, level: int) -> Any:
         return x.data
 
@@ -140,7 +188,7 @@ class Ledger:
     # The checks.
     def _sum(self, x: CipherTensor, y: CipherTensor | Plain, sign: int) -> CipherTensor:
         if not isinstance(y, CipherTensor):
-            return self._sum_plain(x, sign * _numbers(y))
+            return self._sum_plain(x, sign * check_numbers(y))
         self._pair(x, y)
         self._same_scale(x, y)
         x, y = self._level_with(x, y)
@@ -203,6 +251,12 @@ class Ledger:
     def _at(self, x: CipherTensor, level: int) -> CipherTensor:
         return x if x.level == level else replace(x, data=self._drop(x, level), level=level)
 
+    def _answers(self, data: Any, shape: tuple[int, int]) -> CipherTensor:
+        """What comparisons return: 0 and 1, fresh; whole numbers where scales only ever grow."""
+        depth = self.parameters.depth
+        scale = self.parameters.log_scale if self.parameters.rescale_bits(depth) else 0.0
+        return self._result(data, shape, depth, scale, np.ones(shape[1]))
+
     def _room(self, bound: FloatArray, level: int, log_scale: float, operation: str) -> None:
         check_room(self.parameters, bound, level, log_scale, operation)
 
@@ -210,81 +264,3 @@ class Ledger:
         self, data: Any, shape: tuple[int, int], level: int, log_scale: float, bound: FloatArray
     ) -> CipherTensor:
         return CipherTensor(data, shape, level, log_scale, bound, self.key_id)
-
-
-def check_room(parameters: Parameters, bound: FloatArray, level: int, log_scale: float, operation: str) -> None:
-    """OutOfRange unless values up to ``bound`` at ``log_scale`` fit a ciphertext at ``level``."""
-    largest = float(np.max(bound, initial=0.0))
-    bits = math.log2(largest) if largest > 0 else 0.0
-    # However small the values, SEAL takes no scale that the modulus does not hold.
-    need = log_scale + (max(bits, 0.0) if parameters.name == "ckks" else bits)
-    room = parameters.capacity_bits(level)
-    if not need < room:
-        raise OutOfRange(
-            f"{operation}: |value| up to {largest:.3g} at log_scale {log_scale:.1f} needs {need:.1f} bits, "
-            f"the ciphertext holds {room:.1f} at level {level}: lower the input bound, or plan with it"
-        )
-
-
-def check_fresh(parameters: Parameters, bound: FloatArray) -> None:
-    """OutOfRange unless a fresh ciphertext holds values up to ``bound``."""
-    check_room(parameters, bound, parameters.depth, parameters.log_scale, "encrypt")
-
-
-def check_values(values: npt.ArrayLike, bound: Plain | None, default: float = 2.0**16) -> tuple[FloatArray, FloatArray]:
-    """Values as float64 (samples, features) and their bound per feature; OutOfRange on NaN, infinity or |v| > bound."""
-    array = _numbers(values)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ShapeMismatch(f"got shape {array.shape}: encrypt takes (samples, features), at least one of each")
-    limits = _limits(default if bound is None else bound, array.shape[1])
-    over = np.argwhere(np.abs(array) > limits)
-    if len(over):
-        row, column = (int(i) for i in over[0])
-        raise OutOfRange(f"row {row}, feature {column}: |{array[row, column]:g}| is over the bound {limits[column]:g}")
-    return array, limits
-
-
-def _limits(bound: Plain, features: int) -> FloatArray:
-    limits = _numbers(bound)
-    if limits.shape not in {(), (1,), (features,)}:
-        raise ShapeMismatch(f"a bound of shape {limits.shape}: give one, or one for each of {features} features")
-    if (limits < 0).any():
-        raise OutOfRange(f"the bound on |value| is {limits.min():g}: give a number that is not negative")
-    return np.broadcast_to(limits, (features,)).copy()
-
-
-def _numbers(values: npt.ArrayLike) -> FloatArray:
-    """Values as float64; ShapeMismatch for other dtypes than real numbers, OutOfRange for NaN and infinity."""
-    array = np.asarray(values)
-    if array.dtype == object and all(isinstance(value, (float, int, np.number, np.bool_)) for value in array.flat):
-        array = np.array(array.tolist()).reshape(array.shape)  # a DataFrame of several numeric dtypes
-    if array.dtype.kind not in "biuf":
-        raise ShapeMismatch(f"dtype {array.dtype} cannot be encrypted or multiplied: pass integers, floats or booleans")
-    if array.dtype.kind in "iu" and array.size and max(abs(int(array.max())), abs(int(array.min()))) > 2**53:
-        raise OutOfRange("an integer over 2**53 is not exact as a float64: scale it down, or split it")
-    return _finite(array.astype(np.float64))
-
-
-def check_choices(costs: CipherTensor, values: npt.ArrayLike) -> FloatArray:
-    """The values of ``select``: one finite number a column."""
-    array = _finite(np.asarray(values, dtype=np.float64))
-    if array.shape != (costs.shape[1],):
-        raise ShapeMismatch(f"values of shape {array.shape} for {costs.shape[1]} columns: give one a column")
-    return array
-
-
-def _finite(array: FloatArray) -> FloatArray:
-    if not np.isfinite(array).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise OutOfRange(f"value at {where} is {array[where]}: only finite numbers can be encrypted or multiplied")
-    return array
-
-
-def _factors(p: Plain, features: int) -> FloatArray:
-    factors = _numbers(p)
-    if factors.shape not in {(), (1,), (features,)}:
-        raise ShapeMismatch(
-            f"mul_plain takes a scalar or one factor per feature ({features}), got shape {factors.shape}: "
-            "one ciphertext carries many samples, so a factor per sample is not possible"
-        )
-    return np.broadcast_to(factors, (features,))

@@ -15,20 +15,18 @@ import numpy.typing as npt
 
 from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, KeySet, Plain, blocks
-from hepipe.schemes.fixedpoint import from_fixed, to_fixed
+from hepipe.schemes.checks import check_values, log2_bound, row_features
+from hepipe.schemes.fixedpoint import GUARD_UNITS, from_fixed, to_fixed
 from hepipe.schemes.lanes import Mpz, pack, signed, unpack
-from hepipe.schemes.ledger import check_values
 from hepipe.schemes.paillier_checks import (
-    GUARD_UNITS,
     IntegerArray,
     block_spans,
     check_bound,
     check_ciphertexts,
     check_range,
-    log2_bound,
     on_grid,
 )
-from hepipe.schemes.paillier_evaluator import PaillierEvaluator, mask_bits_for
+from hepipe.schemes.paillier_evaluator import PaillierEvaluator
 from hepipe.schemes.paillier_keys import PaillierPublicKey, PaillierSecretKey, check_public, generate_secret_key
 from hepipe.schemes.paillier_randomness import DjnSource, HolderSource, RandomnessPool, Source, UniformSource
 from hepipe.schemes.parameters import PaillierParameters
@@ -40,7 +38,6 @@ __all__ = [
     "PaillierScheme",
     "RandomnessPool",
     "check_ciphertexts",
-    "mask_bits_for",
 ]
 
 DEFAULT_BOUND = 2.0**16
@@ -56,6 +53,7 @@ class PaillierScheme:
 
     def __init__(self, parameters: PaillierParameters | None = None) -> None:
         self.parameters = parameters if parameters is not None else PaillierParameters()
+        self.features |= row_features(self.parameters)
 
     def keygen(self) -> KeySet:
         """Fresh keys; the evaluation key is the public one. Price: 0.2 to 0.6 s at 3072 bits."""
@@ -193,14 +191,39 @@ class PaillierDecryptor:
         check_range(integers, x.bound, x.log_scale, "a decrypted value is over its bound")
         return integers
 
+    def zeros(self, ciphertexts: list[list[Mpz]]) -> IntegerArray:
+        """1 where a plaintext is zero, else 0. Price: half a decryption, 5 ms a ciphertext at 3072 bits.
+
+        Looks modulo p only, so that the time says nothing: a blinded plaintext that is not zero vanishes modulo p with
+        probability 1 / p, and who could aim at that could factor n.
+        """
+        p, square = self._secret.p, self._secret.p_squared
+        return np.array(
+            [[int(gmpy2.powmod_sec(c % square, p - 1, square) == 1) for c in row] for row in ciphertexts], dtype=object
+        )
+
     def _chosen(self, row: list[Mpz], x: CipherTensor) -> int:
-        """The one value of a row that is not random; a random one is within the bound with probability 2**-2900."""
+        """What ``select`` selected: the one value of a row that is not random, or the sum of the marked ones.
+
+        A random value is within the bound with probability 2**-2900.
+        """
         limit = int(to_fixed(x.bound[:1], x.log_scale)[0]) + GUARD_UNITS
-        values = [int(signed(self._plaintext(c), self._secret.public.n)) for c in row]
+        candidates = [self._plaintext(c) for c in row] if x.blinded == 1 else [self._marked_sum(row, x.blinded)]
+        values = [int(signed(value, self._secret.public.n)) for value in candidates]
         found = [value for value in values if abs(value) <= limit]
         if len(found) != 1:
             raise OutOfRange(f"{len(found)} values where one is selected: a malformed input, or another key")
         return found[0]
+
+    def _marked_sum(self, row: list[Mpz], groups: int) -> Mpz:
+        """Modulo n, the sum over the groups of the value whose mark is zero."""
+        size = len(row) // groups
+        members = [row[start : start + size] for start in range(0, len(row), size)]
+        marks = self.zeros([group[::2] for group in members])
+        if (marks.sum(axis=1) != 1).any():
+            raise OutOfRange(f"{marks.sum(axis=1)} values where one a group is selected: a malformed input")
+        marked = [group[1 + 2 * int(mark.argmax())] for group, mark in zip(members, marks, strict=True)]
+        return sum(map(self._plaintext, marked))
 
     def _lanes(self, ciphertext: Mpz, count: int) -> list[int]:
         return unpack(self._plaintext(ciphertext), self._secret.public.n, self.parameters.lane_bits, count)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import gmpy2
@@ -11,16 +10,12 @@ import numpy.typing as npt
 
 from hepipe.errors import MalformedFrame, OutOfRange, ScaleMismatch, ShapeMismatch
 from hepipe.schemes.base import CipherTensor, FloatArray, blocks
-from hepipe.schemes.fixedpoint import from_fixed, to_fixed
+from hepipe.schemes.fixedpoint import GUARD_SHIFT, GUARD_UNITS, from_fixed, to_fixed
 from hepipe.schemes.lanes import Mpz
 from hepipe.schemes.paillier_keys import PaillierPublicKey
 
 IntegerArray = npt.NDArray[np.object_]
 """Python integers of any size."""
-# A decrypted value may exceed its bound by this fraction, and by this many units of its scale: inputs and added
-# constants were rounded to the grid after their bounds were stated.
-GUARD_SHIFT = 12
-GUARD_UNITS = 16
 
 
 def check_ciphertexts(public: PaillierPublicKey, integers: Sequence[Mpz]) -> None:
@@ -50,12 +45,6 @@ def whole_bits(bits: float) -> int:
     if bits != int(bits):
         raise ScaleMismatch(f"log_scale {bits} is not whole: Paillier's scales are whole bits, ask for {round(bits)}")
     return int(bits)
-
-
-def log2_bound(bound: FloatArray) -> float:
-    """log2 of the largest bound; 0 where all values are zero."""
-    largest = float(np.max(bound, initial=0.0))
-    return math.log2(largest) if largest > 0 else 0.0
 
 
 def on_grid(limits: FloatArray, log_scale: float) -> FloatArray:

@@ -1,7 +1,8 @@
-"""Paillier's arithmetic on ciphertexts, and the server's half of a masked product.
+"""Paillier's arithmetic on ciphertexts, and the server's half of masked products and of comparisons.
 
 Nothing here needs a secret key. A product of two ciphertexts takes a round: ``mask`` what is multiplied, let the key
-holder multiply, ``unmask_product`` what comes back.
+holder multiply, ``unmask_product`` what comes back. So does a comparison: ``blinded_tests``, let the key holder look
+for a zero, ``unflipped``.
 """
 
 from __future__ import annotations
@@ -17,26 +18,28 @@ import numpy.typing as npt
 
 from hepipe.errors import InsecureParameters, ScaleMismatch, ShapeMismatch, Unsupported
 from hepipe.schemes.base import CipherTensor, Feature, FloatArray, not_supported
-from hepipe.schemes.fixedpoint import to_fixed
+from hepipe.schemes.checks import check_choices, row_features
+from hepipe.schemes.fixedpoint import shift, to_fixed
 from hepipe.schemes.lanes import Mpz, pack, repunit
-from hepipe.schemes.ledger import Ledger, check_choices
+from hepipe.schemes.ledger import Ledger
+from hepipe.schemes.masks import mask_bits_for, masked_bound
 from hepipe.schemes.multiexp import WeightedSums
-from hepipe.schemes.paillier_checks import IntegerArray, block_spans, log2_bound, whole_bits
+from hepipe.schemes.paillier_checks import IntegerArray, block_spans, whole_bits
 from hepipe.schemes.paillier_keys import PaillierPublicKey
 from hepipe.schemes.paillier_randomness import RandomnessPool, UniformSource
 from hepipe.schemes.parameters import PaillierParameters, spend
 
-STATISTICAL_BITS = 80
 _SHUFFLER = secrets.SystemRandom()
 
 Rows = list[list[Mpz]]
+Flips = npt.NDArray[np.int64]
 
 
 class PaillierEvaluator(Ledger):
     """Arithmetic with the public key. What leaves goes through ``rerandomize``, with uniform r**n from ``pool``.
 
     Prices at 3072 bits, a ciphertext of ``lanes`` samples each: sum 0.01 ms, product with a 28-bit factor 0.3 ms,
-    weighted sum of 15 columns with 28-bit weights 1.4 ms, re-randomisation 28 ms or 0.01 ms from a filled pool.
+    weighted sum of 15 columns with 28-bit weights 1.7 ms, re-randomisation 28 ms or 0.01 ms from a filled pool.
     """
 
     parameters: PaillierParameters
@@ -44,34 +47,50 @@ class PaillierEvaluator(Ledger):
 
     def __init__(self, parameters: PaillierParameters, public: PaillierPublicKey, threads: int = 1) -> None:
         self.parameters, self.public, self.key_id = parameters, public, public.key_id
+        self.features |= row_features(parameters)
         self.pool = RandomnessPool(public, UniformSource(public, threads))
 
     mul = mul_pairs = not_supported(
         "a product of two ciphertexts takes a round with the key holder: wrap it in Interactive"
     )
-    sum_samples = not_supported("samples share a ciphertext as lanes, which cannot be moved: sum at the client")
+    at_most = negative = not_supported("a comparison takes rounds with the key holder: wrap it in Interactive")
 
-    def select(self, costs: CipherTensor, values: npt.ArrayLike) -> CipherTensor:
-        """values[k] of the one column whose cost is zero, among random numbers and in random order.
+    rotate = not_supported("samples share a ciphertext as lanes, which cannot be moved: rotate before encryption")
+
+    def select(self, costs: CipherTensor, values: npt.ArrayLike, groups: int = 1) -> CipherTensor:
+        """values[k] of the one column of each group whose cost is zero, summed, among random numbers in random order.
 
         Column k becomes r * cost + value with r uniform in [1, n - 1] and of full length: for a cost that is not zero
         that is uniform, so a row reveals to the key holder one value and the number of columns, nothing of the other
-        values, of the costs, or of which column it was (Tai et al., ESORICS 2017, section 4.2). Unsupported with more
-        than one lane. Price: a full exponentiation an entry; rounds 0.
+        values, of the costs, or of which column it was (Tai et al., ESORICS 2017, section 4.2). Of several groups it
+        reveals the sum only: each group adds its own share of zero, uniform modulo n, to its values, and the entry to
+        be summed is marked by r' * cost beside it, zero for that one and uniform for the others. Unsupported with more
+        than one lane. Price: a full exponentiation an entry, two with groups, and as many re-randomisations; rounds 0.
         """
         self._own(costs)
         self._single_lane("select")
-        array, scale = check_choices(costs, values), self.parameters.log_plain_scale
-        self._room(np.abs(array), costs.level, scale, "select")
-        n, n_squared, integers = self.public.n, self.public.n_squared, to_fixed(array, whole_bits(scale))
-        rows = []
-        for row in costs.data:
-            powers = [gmpy2.powmod(c, 1 + secrets.randbelow(int(n) - 1), n_squared) for c in row]
-            blinded = _products(powers, [1 + int(v) % n * n for v in integers], n_squared)
-            _SHUFFLER.shuffle(blinded)
-            rows.append(blinded)
-        bound = np.full(costs.shape[1], np.abs(array).max())
-        return replace(self._result(rows, costs.shape, costs.level, scale, bound), blinded=True)
+        (array, bound), scale = check_choices(costs, values, groups), self.parameters.log_plain_scale
+        self._room(bound, costs.level, scale, "select")
+        integers = [int(v) for v in to_fixed(array, whole_bits(scale))]
+        rows = [self._selected(row, integers, groups) for row in costs.data]
+        shape = (costs.shape[0], len(rows[0]))
+        return replace(self._result(rows, shape, costs.level, scale, np.repeat(bound, shape[1])), blinded=groups)
+
+    def _selected(self, costs: list[Mpz], values: list[int], groups: int) -> list[Mpz]:
+        """Group by group, in random order, what blinds each value, a mark before it where there are several groups."""
+        n, n_squared = self.public.n, self.public.n_squared
+        row: list[Mpz] = []
+        for group, share in enumerate(_shares_of_zero(int(n), groups)):
+            entries = []
+            for cost, value in zip(costs[group::groups], values[group::groups], strict=True):
+                blinded = self._multiple(cost) * (1 + (value + share) % n * n) % n_squared
+                entries.append([blinded] if groups == 1 else [self._multiple(cost), blinded])
+            _SHUFFLER.shuffle(entries)
+            row += [ciphertext for entry in entries for ciphertext in entry]
+        return row
+
+    def _multiple(self, cost: Mpz) -> Mpz:
+        return gmpy2.powmod(cost, 1 + secrets.randbelow(int(self.public.n) - 1), self.public.n_squared)
 
     def mask(self, x: CipherTensor, mask_bits: int) -> tuple[CipherTensor, IntegerArray]:
         """x + r, ready to be shown to the key holder, and the masks r: independent, uniform in [0, 2**mask_bits).
@@ -85,8 +104,7 @@ class PaillierEvaluator(Ledger):
         need = mask_bits_for(x.bound, x.log_scale)
         if mask_bits < need:
             raise InsecureParameters(f"masks of {mask_bits} bits hide these values badly: use at least {need}")
-        exponent = mask_bits - whole_bits(x.log_scale)
-        bound = x.bound + (math.ldexp(1.0, exponent) if exponent < 1024 else math.inf)
+        bound = masked_bound(x.bound, whole_bits(x.log_scale), mask_bits)
         self._room(bound, x.level, x.log_scale, "mask")
         masks = np.array([secrets.randbits(mask_bits) for _ in range(x.shape[0] * x.shape[1])], dtype=object)
         masks = masks.reshape(x.shape)
@@ -118,6 +136,85 @@ class PaillierEvaluator(Ledger):
             crossed = self._crossed(x, y, i, x_masks[i], y_masks[i])
             data.append([c * gmpy2.invert(d, n_squared) % n_squared for c, d in zip(row, crossed, strict=True)])
         return self._result(data, x.shape, level, scale, bound)
+
+    def blinded_tests(
+        self, bits: CipherTensor, groups: Sequence[Sequence[int]], numbers: IntegerArray
+    ) -> tuple[CipherTensor, Flips]:
+        """For every sample and group one ciphertext more than the group has bits, and secret flips.
+
+        Of the plaintexts of group g, each times a uniform factor, in random order, one is zero exactly if
+        flip XOR [x_g < numbers[:, g]], and none otherwise; x_g is the number whose bits, least first, are the columns
+        of g. The others are uniform (Damgard, Geisler, Kroigaard, ACISP 2007; the flip and the form for one number in
+        the clear as in Wu et al., PETS 2016). Unsupported with more than one lane. Price: a full exponentiation and a
+        re-randomisation a ciphertext.
+        """
+        self._own(bits)
+        self._single_lane("blinded_tests")
+        # No number is below 0; every one is below 2**bits, which is the complement of the same test.
+        size = np.array([1 << len(group) for group in groups], dtype=object)
+        beyond = (numbers >= size).astype(int)
+        numbers = np.where((numbers < 0) | (numbers >= size), 0, numbers)
+        flips = np.array([[secrets.randbits(1) for _ in groups] for _ in numbers])
+        unit, rows = 1 << whole_bits(bits.log_scale), []
+        for i, row in enumerate(bits.data):
+            tests: list[Mpz] = []
+            for g, group in enumerate(groups):
+                picked = [row[column] for column in group]
+                tests += self._blinded_test(picked, int(numbers[i, g]), 1 - 2 * int(flips[i, g]), unit)
+            rows.append(tests)
+        shape = (bits.shape[0], len(rows[0]))
+        return replace(bits, data=rows, shape=shape, bound=np.full(shape[1], math.inf)), flips ^ beyond
+
+    def _blinded_test(self, bits: list[Mpz], number: int, sign: int, unit: int) -> list[Mpz]:
+        """For sign = 1 one is zero if x < number, for sign = -1 if x >= number."""
+        n, n_squared = self.public.n, self.public.n_squared
+        encode = {k: 1 + k * unit % n * n for k in (-2, -1, 0, 1, 2)}
+        tests, differing = [], gmpy2.mpz(1)  # three times the count of places above that differ
+        for place in reversed(range(len(bits))):
+            bit, digit = bits[place], number >> place & 1
+            # Zero where x and number first differ, and in the sense asked for; never once differing >= 3.
+            tests.append(bit * encode[sign - digit] * differing % n_squared)
+            differs = encode[1] * gmpy2.invert(bit, n_squared) if digit else bit
+            differing = differing * differs**3 % n_squared
+        # 2 x + 1 and 2 number stand for x and number: never equal, so that >= is the complement of <.
+        tests.append(encode[1 + sign] * differing % n_squared)
+        powers = [gmpy2.powmod(c, 1 + secrets.randbelow(int(n) - 1), n_squared) for c in tests]
+        blinded = _products(powers, self.pool.take_many(len(powers)), n_squared)
+        _SHUFFLER.shuffle(blinded)
+        return blinded
+
+    def unflipped(self, found: Rows, flips: Flips) -> CipherTensor:
+        """flip XOR found, for the key holder's bits; fresh, log_scale 0. Price: an inversion where flipped."""
+        n, n_squared = self.public.n, self.public.n_squared
+        turned = [
+            [(1 + n) * gmpy2.invert(c, n_squared) % n_squared if flip else c for c, flip in zip(*each, strict=True)]
+            for each in zip(found, flips, strict=True)
+        ]
+        return self._answers(turned, flips.shape)
+
+    def unmask_sign(self, high: CipherTensor, below: CipherTensor, masks: IntegerArray, width: int) -> CipherTensor:
+        """[x < 0] from the parts of z = 2**width + x + mask: high = z >> width, below = [z's rest < the mask's rest].
+
+        z - mask is in [0, 2**(width + 1)), and its top bit is [x >= 0] = high - (mask >> width) - below.
+        """
+        difference = self.sub(below, high)
+        return self._answers(self._add_integers(difference, (masks >> width) + 1), below.shape)
+
+    def unmask_refreshed(self, refreshed: CipherTensor, x: CipherTensor, masks: IntegerArray) -> CipherTensor:
+        """x at the base scale and the full level, from the key holder's encryption of floor((x + r) / 2**k).
+
+        k is what the scale of x has over the base scale. Taking off floor(r / 2**k) leaves floor(x / 2**k) or one unit
+        more: an error below one unit of the base scale, and zero on average (Mohassel and Zhang, SecureML, IEEE S&P
+        2017, section 4.1).
+        """
+        self._pair(refreshed, x)
+        self._single_lane("unmask_refreshed")
+        unit = 2.0**-refreshed.log_scale
+        bound = x.bound + unit
+        self._room(bound, refreshed.level, refreshed.log_scale, "refresh")
+        shifted = shift(masks, whole_bits(x.log_scale) - whole_bits(refreshed.log_scale))
+        data = self._add_integers(refreshed, -shifted)
+        return self._result(data, x.shape, refreshed.level, refreshed.log_scale, bound)
 
     def _crossed(self, x: CipherTensor, y: CipherTensor, i: int, r: Iterable[int], s: Iterable[int]) -> list[Mpz]:
         n_squared = self.public.n_squared
@@ -168,6 +265,18 @@ class PaillierEvaluator(Ledger):
         plan = WeightedSums.of(to_fixed(weights, whole_bits(plain_bits)).T.tolist())
         return [self._blinded(plan.run(row, self.public.n_squared)) for row in x.data]
 
+    def _sum_samples(self, x: CipherTensor) -> Rows:
+        n_squared = self.public.n_squared
+        total = x.data[0]
+        for row in x.data[1:]:
+            total = _products(total, row, n_squared)
+        return [self._blinded(total)]
+
+    def _sum_weighted(self, x: CipherTensor, weights: FloatArray, plain_bits: float) -> Rows:
+        plan = WeightedSums.of(to_fixed(weights, whole_bits(plain_bits)).T.tolist())
+        columns = zip(*x.data, strict=True)
+        return [self._blinded([total for column in columns for total in plan.run(column, self.public.n_squared)])]
+
     def _rerandomize(self, x: CipherTensor) -> Rows:
         blinding = iter(self.pool.take_many(sum(map(len, x.data))))
         n_squared = self.public.n_squared
@@ -178,9 +287,10 @@ class PaillierEvaluator(Ledger):
         return [c if c != 1 else self.pool.take() for c in ciphertexts]
 
 
-def mask_bits_for(bound: FloatArray, log_scale: float) -> int:
-    """The least number of bits of masks that hide values of this bound: their own size and 80 more."""
-    return math.ceil(max(log2_bound(bound) + log_scale, 0.0)) + STATISTICAL_BITS
+def _shares_of_zero(n: int, count: int) -> list[int]:
+    """Numbers uniform modulo n but for their sum, which is zero modulo n; so any count - 1 of them are independent."""
+    free = [secrets.randbelow(n) for _ in range(count - 1)]
+    return [*free, -sum(free) % n]
 
 
 def _products(left: Sequence[Mpz], right: Sequence[Mpz], modulus: Mpz) -> list[Mpz]:

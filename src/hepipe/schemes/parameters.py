@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-import gmpy2
-
 from hepipe.errors import BudgetExhausted, InsecureParameters, OutOfRange
+from hepipe.schemes.primes import ntt_primes
 
 # Largest log2(q), special prime included, for a ternary secret and sigma = 3.2, against classical attacks:
 # HomomorphicEncryption.org Standard v1.1, table 1; the same numbers as SEAL's hestdparms.h.
@@ -26,6 +25,8 @@ MAX_LOG_Q = {
 NOISE_SIGMA = 3.2
 # A deviation of five sigma in a slot: probability 2**-20.7 two-sided.
 TAIL_SIGMAS = 5.0
+# Bits that a mask has over the value it hides: a statistical distance below 2**-79 from a mask alone.
+STATISTICAL_BITS = 80
 # Rounding noise e * s in a slot is a Gaussian times |s(zeta)|, whose square is exponential over the slots: Laplace, not
 # Gaussian. Its two-sided 2**-20 quantile is 9.8 sigma; the factor brings it to the TAIL_SIGMAS it is multiplied with.
 LAPLACE_TAIL = 9.8 / TAIL_SIGMAS
@@ -86,6 +87,10 @@ class Parameters(Protocol):
         """Standard deviation of the error that finishing a product at ``level`` adds, at the result's scale."""
         ...
 
+    def switching_error(self, log_scale: float, level: int) -> float:
+        """Standard deviation, in the worst slot, of the error that a rotation at ``level`` adds."""
+        ...
+
     def ciphertext_bytes(self, level: int, fresh: bool = False) -> int:
         """Bytes of one ciphertext on the wire, ``fresh`` from the key owner or computed."""
         ...
@@ -137,6 +142,10 @@ class ClearParameters:
 
     def product_error(self, log_scale: float, level: int) -> float:
         """Products are exact."""
+        return 0.0
+
+    def switching_error(self, log_scale: float, level: int) -> float:
+        """Rotations move numbers."""
         return 0.0
 
     def ciphertext_bytes(self, level: int, fresh: bool = False) -> int:
@@ -208,6 +217,10 @@ class PaillierParameters:
         """Products of integers are exact."""
         return 0.0
 
+    def switching_error(self, log_scale: float, level: int) -> float:
+        """Lanes do not rotate."""
+        return 0.0
+
     def ciphertext_bytes(self, level: int, fresh: bool = False) -> int:
         """A residue modulo n**2."""
         return self.modulus_bits // 4
@@ -222,6 +235,7 @@ class CkksParameters:
     log_scale           log2 of the scale of a fresh ciphertext
     tail_bits           > 0: log2 of the plaintext scale of one last product that q0 holds without rescaling
     complex_slots       two samples per slot, as real and imaginary part: linear circuits only
+    rotations           steps that samples can be rotated by: one Galois key each, kept sorted and modulo the slots
     standard_bits       the column of the standard that log2(q) is checked against
     """
 
@@ -232,6 +246,7 @@ class CkksParameters:
     complex_slots: bool = False
     standard_bits: int = 128
     insecure: bool = False
+    rotations: tuple[int, ...] = ()
 
     name = "ckks"
 
@@ -259,6 +274,19 @@ class CkksParameters:
             raise OutOfRange(f"log_scale={self.log_scale}, tail_bits={self.tail_bits}: scales are from 0 to 1000 bits")
         if self.complex_slots and self.depth > 1:
             raise OutOfRange("complex slots carry linear circuits only: use depth 1")
+        self._check_rotations()
+
+    def _check_rotations(self) -> None:
+        if not all(type(step) is int for step in self.rotations):
+            raise OutOfRange(f"rotations={self.rotations}: steps are whole numbers")
+        if self.rotations and self.complex_slots:
+            raise OutOfRange("complex slots cannot be rotated: half of the samples are imaginary parts")
+        object.__setattr__(self, "rotations", tuple(sorted({step % self.slots for step in self.rotations} - {0})))
+
+    @property
+    def sums_samples(self) -> bool:
+        """Whether there is a rotation for every power of two, so that sums over all slots can be formed."""
+        return not self.complex_slots and {1 << i for i in range(self.slots.bit_length() - 1)} <= set(self.rotations)
 
     @property
     def security_bits(self) -> int:
@@ -308,6 +336,10 @@ class CkksParameters:
         # The canonical embedding sums N coefficients of unit-modulus weight; half the variance is in the real part.
         return math.sqrt(coefficient_variance * self.poly_modulus_degree / 2)
 
+    def encoding_error(self, log_scale: float) -> float:
+        """Standard deviation of what the encoder rounds: half a unit at most in each coefficient."""
+        return self._slot_std(1 / 12) / 2**log_scale
+
     def fresh_error(self) -> tuple[float, float]:
         """Gaussian noise of symmetric encryption plus the rounding of the encoder."""
         return 0.0, self._slot_std(NOISE_SIGMA**2 + 1 / 12) / 2**self.log_scale
@@ -323,6 +355,17 @@ class CkksParameters:
         variance = NOISE_SIGMA**2 * (1 + 2 * ternary) if single else (1 + ternary) / 12
         return LAPLACE_TAIL * self._slot_std(variance) / 2**log_scale
 
+    def switching_error(self, log_scale: float, level: int) -> float:
+        """Rounding after the division by the special prime P, and the noise e_i of each key times a digit d_i < q_i.
+
+        SEAL's digits lie in [0, q), not around 0: their mean q/2 stands in all coefficients, which in the slot nearest
+        to 1, the first, sums up to N q / pi. So with q0 as large as P the first slot loses log2(N**1.5) bits: keep P
+        some bits larger than q0 where samples are rotated.
+        """
+        digits = sum((prime / self.coeff_modulus[-1]) ** 2 for prime in self.primes_at(level))
+        switched = digits * (self.poly_modulus_degree / math.pi) ** 2 * self._slot_std(NOISE_SIGMA**2) ** 2
+        return math.hypot(self.product_error(log_scale, level), math.sqrt(switched) / 2**log_scale)
+
     def ciphertext_bytes(self, level: int, fresh: bool = False) -> int:
         """Two polynomials, or one and a 64-byte seed when the key owner encrypts; whole bytes a residue."""
         words = sum((prime.bit_length() + 7) // 8 for prime in self.primes_at(level)) * self.poly_modulus_degree
@@ -335,30 +378,6 @@ def _scales(*bits: float) -> bool:
 
 def _whole(*bits: float) -> bool:
     return all(b == int(b) for b in bits)
-
-
-def ntt_primes(degree: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """For each size the primes p = 1 (mod 2N) just below 2**size, the smallest of those needed first.
-
-    OutOfRange where there are not so many of a size.
-    """
-    found = {size: _largest_primes(2 * degree, size, sizes.count(size)) for size in set(sizes)}
-    return tuple(found[size].pop() for size in sizes)
-
-
-def _largest_primes(step: int, size: int, count: int) -> list[int]:
-    primes: list[int] = []
-    candidate = ((1 << size) - 1) // step * step + 1
-    while len(primes) < count:
-        if candidate < 1 << (size - 1):
-            raise OutOfRange(
-                f"there are only {len(primes)} primes of {size} bits that are 1 modulo {step}, {count} were asked for: "
-                "use larger sizes, or a smaller ring"
-            )
-        if candidate < 1 << size and gmpy2.is_prime(candidate):
-            primes.append(candidate)
-        candidate -= step
-    return primes
 
 
 TEST_INSECURE_PAILLIER = PaillierParameters(modulus_bits=1024, lanes=10, insecure=True)

@@ -110,12 +110,13 @@ def load(empty: Any, seal_context: Any, body: bytes) -> Any:
     """Let SEAL load a body that hepipe composed into ``empty``; returns it."""
     with _scratch() as path:
         with open(path, "wb") as stream:
-            stream.write(_framed(body))
+            stream.write(framed(body))
         empty.load(seal_context, path)
     return empty
 
 
-def _framed(body: bytes) -> bytes:
+def framed(body: bytes) -> bytes:
+    """A body under the header that SEAL writes without compression."""
     return _HEADER.pack(_MAGIC, _HEADER.size, *FORMAT_VERSION, 0, 0, _HEADER.size + len(body)) + body
 
 
@@ -129,31 +130,14 @@ def take_apart(body: bytes, degree: int) -> Polynomials:
     return Polynomials(words, seed)
 
 
-def put_together(parts: Polynomials, parms_id: list[int], scale: float) -> bytes:
-    """The ciphertext body that SEAL loads for ``parts``."""
+def put_together(parts: Polynomials, parms_id: list[int], scale: float, *, transformed: bool = True) -> bytes:
+    """The ciphertext body that SEAL loads for ``parts``; not ``transformed``, they are residues of coefficients."""
     polynomials, primes, degree = parts.residues.shape
     size = polynomials + (parts.seed is not None)
-    head = _CIPHERTEXT.pack(struct.pack("<4Q", *parms_id), 1, size, degree, primes, scale, 1)
+    head = _CIPHERTEXT.pack(struct.pack("<4Q", *parms_id), transformed, size, degree, primes, scale, 1)
     words = parts.residues.astype("<u8", copy=False).tobytes()
-    tail = b"" if parts.seed is None else _framed(bytes([_BLAKE2XB]) + parts.seed)
-    return head + _framed(struct.pack("<Q", len(words) // 8) + words) + tail
-
-
-def take_apart_switching_keys(body: bytes, degree: int) -> list[Polynomials]:
-    """The parts of the one relinearization key that SEAL wrote: one seeded ciphertext per data prime."""
-    (count,) = struct.unpack_from("<Q", body, 40)
-    position, parts = 48, []
-    for _ in range(count):
-        total = _HEADER.unpack_from(body, position)[-1]
-        parts.append(take_apart(body[position + _HEADER.size : position + total], degree))
-        position += total
-    return parts
-
-
-def put_together_switching_keys(parts: list[Polynomials], parms_id: list[int]) -> bytes:
-    """The body of RelinKeys with one key made of ``parts``."""
-    keys = b"".join(_framed(put_together(part, parms_id, 1.0)) for part in parts)
-    return struct.pack("<4Q", *parms_id) + struct.pack("<QQ", 1, len(parts)) + keys
+    tail = b"" if parts.seed is None else framed(bytes([_BLAKE2XB]) + parts.seed)
+    return head + framed(struct.pack("<Q", len(words) // 8) + words) + tail
 
 
 def pack_residues(residues: Residues, primes: tuple[int, ...]) -> bytes:

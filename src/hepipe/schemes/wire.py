@@ -1,8 +1,8 @@
 """Ciphertexts and public keys as bytes, and back: every byte is checked here before gmpy2 or SEAL sees it.
 
 A tensor's body is two bytes a feature, ceil(log2(bound)), then the ciphertexts in order of blocks and features, each
-of a size fixed by the parameters. Keys carry their parameters as canonical JSON. No pickle, no exponents, no floats
-but the scale.
+of a size fixed by the parameters; before all that, of a blinded tensor, the number of its groups in two bytes. Keys
+carry their parameters as canonical JSON. No pickle, no exponents, no floats but the scale.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 from hepipe.errors import InsecureParameters, KeyMismatch, MalformedFrame, Unsupported
 from hepipe.schemes import seal
 from hepipe.schemes.base import CipherTensor, FloatArray, PublicBundle
-from hepipe.schemes.ckks import CkksEvaluationKeys, CkksPublicKey, Stream, expand
+from hepipe.schemes.ckks_ciphertexts import Stream, expand
+from hepipe.schemes.ckks_keys import CkksEvaluationKeys, CkksPublicKey
 from hepipe.schemes.clear import ClearKey
 from hepipe.schemes.frames import BLINDED, HEADER_BYTES, MAX_SAMPLES, SEEDED, Frame, Kind, body_bytes, parse
 from hepipe.schemes.paillier import check_ciphertexts
@@ -37,26 +38,39 @@ def pack_tensor(x: CipherTensor, bundle: PublicBundle) -> bytes:
         raise KeyMismatch(f"a tensor of key {x.key_id[:8]} cannot travel under key {bundle.key_id[:8]}")
     bounds = struct.pack(f">{x.shape[1]}h", *_bound_bits(x.bound))
     body, flags = pack_ciphertexts(x, bundle)
-    flags |= BLINDED * x.blinded
-    name = bundle.parameters.name
-    return Frame(Kind.TENSOR, name, x.key_id, *x.shape, x.level, x.log_scale, bounds + body, flags).to_bytes()
+    groups = struct.pack(">H", x.blinded) if x.blinded else b""
+    flags |= BLINDED if groups else 0
+    name, body = bundle.parameters.name, groups + bounds + body
+    return Frame(Kind.TENSOR, name, x.key_id, *x.shape, x.level, x.log_scale, body, flags).to_bytes()
 
 
 def unpack_tensor(data: bytes, bundle: PublicBundle) -> CipherTensor:
     """The tensor of a TENSOR frame under this key; MalformedFrame or KeyMismatch on anything else."""
     frame = parse(data, Kind.TENSOR)
+    blinded = _groups(frame, bundle) if frame.flags == BLINDED else 0
+    body = frame.body[2:] if blinded else frame.body
     head = 2 * frame.features
-    if len(frame.body) < head:
-        raise MalformedFrame(f"a body of {len(frame.body)} bytes cannot hold {frame.features} bounds")
-    bits = struct.unpack_from(f">{frame.features}h", frame.body)
+    if len(body) < head:
+        raise MalformedFrame(f"a body of {len(body)} bytes cannot hold {frame.features} bounds")
+    bits = struct.unpack_from(f">{frame.features}h", body)
     if any(abs(b) > 1023 for b in bits):
         raise MalformedFrame("a bound beyond the range of a double")
-    ciphertexts = unpack_ciphertexts(frame, frame.body[head:], bundle)
+    ciphertexts = unpack_ciphertexts(frame, body[head:], bundle)
     bound = np.array([2.0**b for b in bits])
     shape = (frame.samples, frame.features)
-    if (blinded := frame.flags == BLINDED) and (frame.scheme != "paillier" or bundle.parameters.lanes != 1):
-        raise MalformedFrame("only Paillier with one lane blinds")
     return CipherTensor(ciphertexts, shape, frame.level, frame.log_scale, bound, frame.key_id, blinded)
+
+
+def _groups(frame: Frame, bundle: PublicBundle) -> int:
+    """The groups of a blinded tensor: one of single entries, or several of as many pairs each."""
+    if frame.scheme != "paillier" or bundle.parameters.name != "paillier" or bundle.parameters.lanes != 1:
+        raise MalformedFrame("only Paillier with one lane blinds")
+    if len(frame.body) < 2:
+        raise MalformedFrame("a blinded tensor without its number of groups")
+    (groups,) = struct.unpack_from(">H", frame.body)
+    if groups < 1 or (groups > 1 and frame.features % (2 * groups)):
+        raise MalformedFrame(f"{frame.features} ciphertexts a row do not make {groups} groups of pairs")
+    return int(groups)
 
 
 def pack_ciphertexts(x: CipherTensor, bundle: PublicBundle) -> tuple[bytes, int]:
@@ -154,10 +168,18 @@ def key_frame_bytes(parameters: Any) -> int:
         return head
     if parameters.name == "paillier":
         return head + int(parameters.modulus_bits) // 8
-    primes = parameters.coeff_modulus
-    polynomial = parameters.poly_modulus_degree * sum((prime.bit_length() + 7) // 8 for prime in primes)
-    relin = 0 if parameters.complex_slots else 2 * polynomial * (len(primes) - 1)
-    return int(head + polynomial + seal.SEED_BYTES + relin)
+    return head + _seeded_bytes(parameters) * (1 + _switching_keys(parameters) * (len(parameters.coeff_modulus) - 1))
+
+
+def _seeded_bytes(parameters: CkksParameters) -> int:
+    """One seeded encryption at the key level: what every CKKS key is made of."""
+    widths = sum((prime.bit_length() + 7) // 8 for prime in parameters.coeff_modulus)
+    return parameters.poly_modulus_degree * widths + seal.SEED_BYTES
+
+
+def _switching_keys(parameters: CkksParameters) -> int:
+    """One for relinearization, one a rotation; none for complex slots."""
+    return 0 if parameters.complex_slots else 1 + len(parameters.rotations)
 
 
 def unpack_keys(data: bytes, *, allow_insecure: bool = False) -> PublicBundle:
@@ -198,7 +220,10 @@ def _parameters(frame: Frame) -> tuple[Any, bytes]:
         fields = json.loads(text)
         if not isinstance(fields, dict) or _canonical(fields) != text:
             raise MalformedFrame("parameters that are not canonical JSON")
-        return parameters_from(frame.scheme, fields), frame.body[4 + size :]
+        parameters = parameters_from(frame.scheme, fields)
+        if _canonical(dataclasses.asdict(parameters)) != text:
+            raise MalformedFrame("rotations that are not sorted and modulo the slots")
+        return parameters, frame.body[4 + size :]
     except (ValueError, TypeError, RecursionError) as error:
         raise MalformedFrame(f"parameters that cannot be read: {error}") from error
 
@@ -223,15 +248,17 @@ def _canonical(fields: dict[str, Any]) -> bytes:
 
 def _ckks_keys(keys: bytes, parameters: CkksParameters) -> tuple[CkksPublicKey, CkksEvaluationKeys]:
     primes, degree = parameters.coeff_modulus, parameters.poly_modulus_degree
-    polynomial = degree * sum((prime.bit_length() + 7) // 8 for prime in primes)
-    first, count = polynomial + seal.SEED_BYTES, 0 if parameters.complex_slots else len(primes) - 1
-    if len(keys) != first + 2 * polynomial * count:
-        raise MalformedFrame(f"{len(keys)} bytes of CKKS keys, expected {first + 2 * polynomial * count}")
-    residues = seal.unpack_residues(keys[:polynomial], 1, primes, degree)
-    public = CkksPublicKey(parameters, seal.Polynomials(residues, keys[polynomial:first]))
-    pieces = [keys[i : i + 2 * polynomial] for i in range(first, len(keys), 2 * polynomial)]
-    relin = [seal.Polynomials(seal.unpack_residues(piece, 2, primes, degree)) for piece in pieces]
-    return public, CkksEvaluationKeys(parameters, relin)
+    size, digits, count = _seeded_bytes(parameters), len(primes) - 1, _switching_keys(parameters)
+    if len(keys) != size * (1 + count * digits):
+        raise MalformedFrame(f"{len(keys)} bytes of CKKS keys, expected {size * (1 + count * digits)}")
+    pieces = [keys[i : i + size] for i in range(0, len(keys), size)]
+    public, *parts = [
+        seal.Polynomials(seal.unpack_residues(piece[: -seal.SEED_BYTES], 1, primes, degree), piece[-seal.SEED_BYTES :])
+        for piece in pieces
+    ]
+    switching = [parts[i : i + digits] for i in range(0, len(parts), digits or 1)]
+    relinearization, galois = (switching[0], switching[1:]) if switching else ([], [])
+    return CkksPublicKey(parameters, public), CkksEvaluationKeys(parameters, relinearization, galois)
 
 
 def _bound_bits(bound: FloatArray) -> list[int]:

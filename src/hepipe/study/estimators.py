@@ -1,6 +1,6 @@
 """scikit-learn estimators whose predictions run encrypted: fitted in the clear, asked through ciphertexts.
 
-    clf = EncryptedClassifier(make_pipeline(StandardScaler(), LogisticRegression()), scheme="ckks", input_bound=300)
+    clf = EncryptedClassifier(make_pipeline(StandardScaler(), LogisticRegression()), scheme="ckks")
     clf.fit(X_train, y_train)                                 # in the clear, by the owner of the model
     clf.plan_.levels, clf.plan_.rounds, clf.plan_.reveals     # known before any key is made
     clf.predict(X_test)                                       # keys at the first call, then reused
@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, ClusterMixin, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.cluster import KMeans
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline
@@ -30,14 +31,15 @@ from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from hepipe.errors import UnsupportedModel
+from hepipe.errors import OutOfRange, UnsupportedModel
 from hepipe.models.importers import from_sklearn
+from hepipe.models.kmeans import GAP_BITS
 from hepipe.models.profile import ClassificationProfile
 from hepipe.models.schema import Column, Schema
 from hepipe.models.tree import FORESTS, TREES
 from hepipe.protocol.parties import Client, Server
 from hepipe.schemes.base import FloatArray, blocks
-from hepipe.study.plan import Plan, plan
+from hepipe.study.plan import PRECISION_BITS, Plan, plan
 
 try:
     from sklearn.callback import CallbackSupportMixin, ProgressBar, with_callbacks
@@ -99,7 +101,7 @@ class _Encrypted(MetaEstimatorMixin, BaseEstimator, CallbackSupportMixin):  # ty
         security_bits: int = 128,
         precision_bits: float | None = None,
         schema: Schema | None = None,
-        input_bound: float | Literal["training"] | None = None,
+        input_bound: float | Literal["training"] | None = "training",
     ) -> None:
         self.estimator, self.scheme, self.policy = estimator, scheme, policy
         self.security_bits, self.precision_bits = security_bits, precision_bits
@@ -108,7 +110,8 @@ class _Encrypted(MetaEstimatorMixin, BaseEstimator, CallbackSupportMixin):  # ty
     def predict(self, X: npt.ArrayLike | pd.DataFrame) -> npt.NDArray[Any]:
         """Predictions, shape (samples,) or (samples, outputs). Price and what the client learns: ``plan_``.
 
-        ValueError, as everywhere in scikit-learn, for NaN, infinity or a wrong shape; OutOfRange beyond the schema.
+        ValueError, as everywhere in scikit-learn, for NaN, infinity or a wrong shape; OutOfRange, naming row and
+        column, beyond the published ranges.
         """
         scores = self._scores(X)
         return np.asarray(self.model_.profile.head(scores))
@@ -124,10 +127,13 @@ class _Encrypted(MetaEstimatorMixin, BaseEstimator, CallbackSupportMixin):  # ty
         names = getattr(self, "feature_names_in_", None)
         # The importer matches a schema by name, and validation has stripped the names.
         self.estimator_ = self._train(inner, X if names is None else pd.DataFrame(X, columns=names), y, fit_params)
-        self.model_ = from_sklearn(self.estimator_, self._schema(X, names))
-        self.plan_ = self._plan()
+        self.model_ = self._imported(self._schema(X, names), X)
+        self.plan_ = self._plan(y)
         self.parties_ = Parties(self.model_, self.plan_)
         return self
+
+    def _imported(self, schema: Schema | None, X: FloatArray) -> Any:
+        return from_sklearn(self.estimator_, schema, comparison="bits" if self.scheme == "paillier" else "sign")
 
     def _schema(self, X: FloatArray, names: Any) -> Schema | None:
         if self.schema is not None or self.input_bound is None:
@@ -136,9 +142,23 @@ class _Encrypted(MetaEstimatorMixin, BaseEstimator, CallbackSupportMixin):  # ty
         bounds = _training_bounds(X) if self.input_bound == "training" else np.full(X.shape[1], self.input_bound)
         return Schema(tuple(Column(*each) for each in zip(wide.names, -bounds, bounds, strict=True)))
 
-    def _plan(self) -> Plan:
+    def _plan(self, y: Any) -> Plan:
         bound = None if self.input_bound == "training" else self.input_bound
-        return plan(self.model_, self.scheme, BATCH, self.policy, bound, self.precision_bits, self.security_bits)
+        return plan(self.model_, self.scheme, BATCH, self.policy, bound, self._precision(y), self.security_bits)
+
+    def _precision(self, y: Any) -> float | None:
+        """What was asked for; else that of ``plan``, of predicted numbers relative to the largest of training."""
+        if self.precision_bits is not None or self._kind != "regressor":
+            return self.precision_bits
+        return PRECISION_BITS - math.ceil(math.log2(np.max(np.abs(y), initial=1.0)))
+
+    def _in_range(self, X: FloatArray) -> FloatArray:
+        """X, all of it inside the published ranges before any of it is encrypted."""
+        try:
+            self.plan_.profile.checked(X)
+        except OutOfRange as error:
+            raise OutOfRange(f"{error}, or fit with wider ranges: a schema, or a larger input_bound") from error
+        return X
 
     def _parts(self, X: FloatArray) -> list[FloatArray]:
         """As many rows at a time as the ciphertexts of the plan hold: BATCH of them would cost the same."""
@@ -162,7 +182,7 @@ class _Encrypted(MetaEstimatorMixin, BaseEstimator, CallbackSupportMixin):  # ty
 
     def _scores(self, X: Any) -> FloatArray:
         check_is_fitted(self)
-        parts = self._parts(self._validated(X, reset=False))
+        parts = self._parts(self._in_range(self._validated(X, reset=False)))
         bars = [each for each in getattr(self, "_skl_callbacks", ()) if isinstance(each, ProgressBar)]
         if not bars or hasattr(self, "_parent_callback_ctx"):
             return np.concatenate([self.parties_.scores(part) for part in parts])
@@ -235,11 +255,12 @@ class EncryptedClassifier(ClassifierMixin, _Encrypted):  # type: ignore[misc]
     scheme          "ckks", "paillier" or "clear"
     policy          "polynomial", or "client", which reveals pre-activations to the key holder
     security_bits   128, 192 or 256; 112 is Paillier at 2048 bits; 0 is for tests and insecure
-    precision_bits  -log2 of the largest error of a score; None is 20
+    precision_bits  -log2 of the largest error of a score; None is 20, of a regressor 20 below its largest |y|
     schema          the published ranges of the columns: rows beyond them are refused, so that nothing wraps
-    input_bound     without a schema, |x| of every column; with one, a number narrows it. None is 2**16, which leaves
-                    CKKS no room for 20 bits of most linear models (Unsupported, at ``fit``). "training" takes twice
-                    the largest |x| of each training column, rounded up to a power of two, and so publishes that much
+    input_bound     without a schema, |x| of every column: "training" (default) is twice the largest |x| of the column
+                    in training, rounded up to a power of two, which PUBLISHES that much of the training data; a number
+                    publishes nothing; None is 2**16, which leaves CKKS no room for 20 bits of most linear models
+                    (Unsupported, at ``fit``). With a schema, which publishes nothing either, a number narrows it
 
     After ``fit``: estimator_ (the clear one), model_, plan_, parties_ (client and server), classes_. A pickle carries
     all but the keys, so whoever loads it holds the model. The client learns the scores of its rows (``plan_.reveals``),
@@ -292,3 +313,48 @@ class EncryptedRegressor(RegressorMixin, _Encrypted):  # type: ignore[misc]
         several = get_tags(self).target_tags.multi_output
         X, y = self._validated(X, y, y_numeric=True, multi_output=several, ensure_min_samples=2)
         return self._fit(X, y, fit_params)
+
+
+class EncryptedClusterer(ClusterMixin, _Encrypted):  # type: ignore[misc]
+    """A scikit-learn KMeans or MiniBatchKMeans, alone or last in a Pipeline, that assigns encrypted rows.
+
+    Parameters, pickles and progress as of EncryptedClassifier; None is KMeans().
+
+    gap_bits  fineness of the gap, see models.kmeans.KMeansModel. It is a part of the range: ``model_.ties_within`` says
+              how many of the training rows lie within it, and with input_bound=None nearly all do
+
+    After ``fit``: labels_, of the training rows and made in the clear with them; else as EncryptedClassifier. The
+    client learns the cluster of each row. There is no ``transform``: distances would give the centroids away.
+    """
+
+    _default, _kind = KMeans, "clusterer"
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        scheme: str = "ckks",
+        policy: str = "polynomial",
+        security_bits: int = 128,
+        precision_bits: float | None = None,
+        schema: Schema | None = None,
+        input_bound: float | Literal["training"] | None = "training",
+        gap_bits: float = GAP_BITS,
+    ) -> None:
+        super().__init__(estimator, scheme, policy, security_bits, precision_bits, schema, input_bound)
+        self.gap_bits = gap_bits
+
+    def fit(self, X: npt.ArrayLike | pd.DataFrame, y: None = None, **fit_params: Any) -> Self:
+        """Train in the clear and plan. UnsupportedModel or Unsupported for what cannot be evaluated encrypted."""
+        X = self._validated(X, ensure_min_samples=2)
+        self._fit(X, None, fit_params)
+        self.labels_ = _last(self.estimator_).labels_
+        return self
+
+    def fit_predict(self, X: npt.ArrayLike | pd.DataFrame, y: None = None, **fit_params: Any) -> npt.NDArray[Any]:
+        """``fit``, then ``labels_``: nothing of it is encrypted."""
+        return np.asarray(self.fit(X, **fit_params).labels_)
+
+    def _imported(self, schema: Schema | None, X: FloatArray) -> Any:
+        names = getattr(self, "feature_names_in_", None)
+        rows = X if names is None else pd.DataFrame(X, columns=names)
+        return from_sklearn(self.estimator_, schema, X_train=rows, gap_bits=self.gap_bits)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,8 @@ POLICIES = ("polynomial", "client")
 MODULUS_BITS = {0: 1024, 112: 2048, 128: 3072, 192: 7680, 256: 15360}
 """Paillier modulus for a security asked for; 0 is the insecure size of tests."""
 _DEEPEST = 64
-_PROBE_BITS = 200
+_FINEST = 149
+"""The widest scale that is tried: an error beyond its reach is not for fixed-point numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,14 +91,15 @@ def plan(
     """The cheapest parameters under which ``model`` evaluates ``samples`` rows with scores right to ``precision_bits``.
 
     input_bound     |x| of every raw input; default the model's schema
-    precision_bits  -log2 of the largest error of a score, default 20
+    precision_bits  -log2 of the largest error of a score, default what the model asks for, else 20
     security_bits   128 (default), 192 or 256; 112 is Paillier at 2048 bits; 0 is for tests and marked insecure
 
     Unsupported if no parameters do it, naming what is short. Reveals to whoever sees the parameters: the depth of the
     circuit and, to about a bit, the size of the scores and of the weights.
     """
     _check_request(scheme, policy, security_bits, samples)
-    target = 2.0 ** -(PRECISION_BITS if precision_bits is None else precision_bits)
+    default = getattr(model, "precision_bits", PRECISION_BITS)
+    target = 2.0 ** -(default if precision_bits is None else precision_bits)
     profile = model.profile if input_bound is None else model.profile.narrowed(input_bound)
 
     def run(parameters: Any) -> _DryRun:
@@ -141,7 +145,7 @@ def _described(
         reveals="; ".join(dict.fromkeys([model.reveals, *ev.revealed])),
         error_bound=run.error,
         bytes_up=fresh + ev.bytes_up,
-        bytes_down=tensor_bytes(parameters, run.result.shape, 0) + ev.bytes_down,
+        bytes_down=tensor_bytes(parameters, run.result.shape, 0, blinded=run.result.blinded) + ev.bytes_down,
         key_bytes=key_frame_bytes(parameters),
         operations=dict(ev.operations),
     )
@@ -150,34 +154,52 @@ def _described(
 def _paillier(
     run: Callable[[Any], _DryRun], depth: int, linear: bool, target: float, security_bits: int
 ) -> PaillierParameters:
-    """The fewest bits of scale that keep the error; then, for a linear circuit, as many lanes as fit."""
+    """The scales that keep the error in the least room; then, for a linear circuit, as many lanes as fit."""
     modulus = MODULUS_BITS[security_bits]
-    wide = PaillierParameters(modulus, lane_bits=modulus - 2, lanes=1, depth=depth, insecure=security_bits == 0)
-
-    def error(log_scale: int, log_plain_scale: int) -> float:
-        try:
-            return run(replace(wide, log_scale=log_scale, log_plain_scale=log_plain_scale)).error
-        except OutOfRange:  # scales so wide that the plaintext does not hold their products
-            return math.inf
-
-    # Half of the error to the rounding of inputs, the rest to that of weights. Where products make the scales grow,
-    # the widest plaintext scale that fits stands for an exact one.
-    probes = (_PROBE_BITS, 80, 40) if linear else (80, 40, 20)
-    probe = next((bits for bits in probes if error(1, bits) < math.inf), probes[-1])
-    log_scale = _least(lambda bits: error(bits, probe) <= target / 2)
-    log_plain_scale = _least(lambda bits: error(log_scale, bits) <= target)
-    fitted = replace(wide, log_scale=log_scale, log_plain_scale=log_plain_scale)
+    log_scale, log_plain_scale = _least_scales(run, depth, target)
+    fitted = PaillierParameters(modulus, log_scale, log_plain_scale, modulus - 2, 1, depth, security_bits == 0)
+    try:
+        peak_bits = run(fitted).evaluator.peak_bits
+    except OutOfRange as error:
+        raise Unsupported(f"{-math.log2(target):.1f} bits take more than a modulus of {modulus}: {error}") from error
     if not linear:
         return fitted  # a masked product needs one sample per ciphertext
-    lane_bits = math.ceil(run(fitted).evaluator.peak_bits) + 3
+    lane_bits = math.ceil(peak_bits) + 3
     return replace(fitted, lane_bits=lane_bits, lanes=max((modulus - 2) // lane_bits, 1))
 
 
+def _least_scales(run: Callable[[Any], _DryRun], depth: int, target: float) -> tuple[int, int]:
+    """(log_scale, log_plain_scale) that keep the error with the fewest bits at the peak; neither can be one less."""
+
+    @cache
+    def dry(log_scale: int, log_plain_scale: int) -> _DryRun:  # on integers of any size: room is not the question yet
+        return run(ClearParameters(depth, log_scale, log_plain_scale, exact=True))
+
+    def peak(log_scale: int, log_plain_scale: int) -> float:
+        return dry(log_scale, log_plain_scale).evaluator.peak_bits
+
+    def pair(log_scale: int) -> tuple[int, int]:
+        return log_scale, _least(lambda bits: dry(log_scale, bits).error <= target)
+
+    coarsest = _least(lambda bits: dry(bits, _FINEST).error <= target)
+    coarsest_plain = _least(lambda bits: dry(_FINEST, bits).error <= target)
+    best = pair(coarsest)
+    # The least scale may leave the weights little of the error: go on while a bit more here could save several there.
+    for log_scale in range(coarsest + 1, _FINEST):
+        if peak(log_scale, coarsest_plain) >= peak(*best):
+            break
+        best = min(best, pair(log_scale), key=lambda scales: peak(*scales))
+    return best
+
+
 def _least(enough: Callable[[int], bool]) -> int:
-    for bits in range(1, 150):
-        if enough(bits):
-            return bits
-    raise Unsupported("no fixed-point scale below 150 bits gives this precision: ask for fewer precision_bits")
+    """The least number of bits that is enough, where all larger ones are too."""
+    bits = bisect_left(range(1, _FINEST + 1), True, key=enough) + 1
+    if bits > _FINEST:
+        raise Unsupported(
+            f"no fixed-point scale below {_FINEST + 1} bits gives this precision: ask for fewer precision_bits"
+        )
+    return bits
 
 
 def _ckks(run: Callable[[Any], _DryRun], candidates: Iterator[CkksParameters], target: float) -> CkksParameters:

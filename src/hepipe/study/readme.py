@@ -1,4 +1,4 @@
-"""The generated parts of the README: the latest results and the support table, between two marks each."""
+"""The generated parts of the README: the latest results and the support tables, between two marks each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import pandas as pd
 from hepipe.errors import DataError
 from hepipe.study.captions import cell
 from hepipe.study.report import RANDOM, read_results
-from hepipe.study.support import support_table
+from hepipe.study.suite import largest
+from hepipe.study.support import model_table, support_table
 
 COLUMNS = {
     "notebook": "notebook",
     "model": "model",
     "scheme": "scheme",
+    "policy": "policy",
+    "samples": "rows",
     "security bits": "security bits",
     "metric": "metric",
     "metric clear": "clear",
@@ -33,24 +36,30 @@ COLUMNS = {
 
 
 def update(readme: Path, results: Path) -> bool:
-    """Write both parts anew from ``results``/*/run.json and the code; True if the file changed."""
-    before = readme.read_text(encoding="utf-8")
-    after = replaced(
-        replaced(before, "results", results_part(results)), "support", markdown(support_table().reset_index())
-    )
+    """Write all parts anew from ``results``/*/run.json and the code; True if the file changed."""
+    after = before = readme.read_text(encoding="utf-8")
+    parts = {
+        "results": results_part(results),
+        "models": markdown(model_table().reset_index()),
+        "support": markdown(support_table().reset_index()),
+    }
+    for part, content in parts.items():
+        after = replaced(after, part, content)
     readme.write_text(after, encoding="utf-8")
     return after != before
 
 
 def results_part(results: Path) -> str:
-    """The closing tables of all notebooks, and what they were measured on."""
+    """Of the closing tables of all notebooks each model once, and what they were measured on."""
     frame = read_results(results)
     if frame.empty:
         raise DataError(f"{results}: no results to show: run `make full` first")
-    frame = frame[frame["data"] != RANDOM]  # prices of single operations are no models
+    # Prices of single operations are no models, and what the clear scheme finds is a column of the others.
+    frame = largest(frame[(frame["data"] != RANDOM) & (frame["scheme"] != "clear")])
     sources = ", ".join(f"{name}{' (synthetic)' if made_up else ''}" for name, made_up in _sources(frame))
     machines = " and ".join(sorted({f"commit {row.commit}, {row.date}" for row in frame.itertuples()}))
-    note = f"Data: {sources}. Full profile, both parties on one machine, one thread: {machines}."
+    how = "Each scheme with its largest batch. Full profile, both parties on one machine, one thread"
+    note = f"Data: {sources}. {how}: {machines}."
     return f"{markdown(frame[list(COLUMNS)].rename(columns=COLUMNS))}\n\n{note}"
 
 
