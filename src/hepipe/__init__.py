@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hepipe.models.torch_importer import from_torch
     from hepipe.protocol.parties import Client, Server
     from hepipe.schemes.registry import scheme
+    from hepipe.service.client import RemoteServer
     from hepipe.study.compare import compare
     from hepipe.study.datasets import load
     from hepipe.study.estimators import EncryptedClassifier, EncryptedClusterer, EncryptedRegressor
@@ -29,6 +30,7 @@ __all__ = [
     "EncryptedRegressor",
     "EncryptedTrainer",
     "FederatedRidge",
+    "RemoteServer",
     "Server",
     "compare",
     "from_sklearn",
@@ -48,6 +50,7 @@ _HOMES = {
     "EncryptedRegressor": "study.estimators",
     "EncryptedTrainer": "study.trainer",
     "FederatedRidge": "training.federated",
+    "RemoteServer": "service.client",
     "Server": "protocol.parties",
     "compare": "study.compare",
     "from_sklearn": "models.importers",
@@ -63,7 +66,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hepipe' has no attribute {name!r}: it has {__all__}")
-    return getattr(import_module(f"hepipe.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"hepipe.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if name != "RemoteServer":
+            raise
+        raise ImportError(f"{error}: to ask servers, pip install 'hepipe[service]'") from error
 
 
 def __dir__() -> list[str]:
