@@ -26,7 +26,7 @@ PROFILES: dict[str, dict[str, Value]] = {
     },
     "quick": {
         **{"SIGMOID_QUERIES": 8, "TREE_QUERIES": 2, "ROUND_QUERIES": 1},
-        **{"REPEATS": 2, "CV_REPEATS": 2, "GAP_BITS": 6},
+        **{"REPEATS": 1, "CV_REPEATS": 1, "GAP_BITS": 6},
     },
     "full": {},
 }

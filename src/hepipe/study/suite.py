@@ -81,7 +81,7 @@ def _costs(compared: Compared, item: Measurement) -> dict[str, Any]:
 def trade_off_findings(*comparisons: Compared) -> list[str]:
     """At most three sentences on ``trade_off_table``: what is reached at which price, every number computed."""
     table = trade_off_table(*comparisons)
-    table = table[table["scheme"] != "clear"]
+    table = table[(table["scheme"] != "clear") & table["metric encrypted"].notna()]
     safe = table[[_revealed(text) == NOTHING for text in table["reveals"]]]
     if safe.empty:
         return []
