@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from hepipe.study.captions import number
+from hepipe.study.captions import counted, number
 from hepipe.study.datasets import Dataset
 from hepipe.study.drawing import (
     INK,
@@ -81,7 +81,7 @@ def _costs(compared: Compared, item: Measurement) -> dict[str, Any]:
 def trade_off_findings(*comparisons: Compared) -> list[str]:
     """At most three sentences on ``trade_off_table``: what is reached at which price, every number computed."""
     table = trade_off_table(*comparisons)
-    table = table[table["scheme"] != "clear"]
+    table = table[(table["scheme"] != "clear") & table["metric encrypted"].notna()]
     safe = table[[_revealed(text) == NOTHING for text in table["reveals"]]]
     if safe.empty:
         return []
@@ -115,10 +115,8 @@ def privacy_findings(private: str, *comparisons: Compared) -> list[str]:
 
 
 def _reached(row: pd.Series) -> str:
-    price = (
-        f"{row['levels']} levels and {row['rounds']} rounds on {row['scheme']}, {number(row['one row ms'])} ms a row"
-    )
-    return f"{row['metric encrypted']:.4f} ({row['model']}, {price})"
+    depth = f"{counted(row['levels'], 'level')} and {counted(row['rounds'], 'round')} on {row['scheme']}"
+    return f"{row['metric encrypted']:.4f} ({row['model']}: {depth}, {number(row['one row ms'])} ms for one row)"
 
 
 def figure_trade_off(comparisons: Sequence[Compared], dataset: Dataset | None) -> Picture:
