@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 from typing import Any, Protocol
 
@@ -18,6 +20,7 @@ from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, KeySet, Pub
 from hepipe.schemes.frames import Kind, kind_of
 from hepipe.schemes.keystore import load_keys, save_keys
 from hepipe.schemes.registry import evaluator_of, scheme_of
+from hepipe.schemes.secret import SecretKey
 from hepipe.schemes.wire import pack_keys, pack_tensor, unpack_keys, unpack_tensor
 
 
@@ -147,6 +150,13 @@ class Client:
     def public_bytes(self) -> bytes:
         """``public`` as a frame."""
         return pack_keys(self._bundle)
+
+    def tag(self, content: bytes) -> str:
+        """A MAC under the secret key: what this client gave away, it knows again. Without encryption, a mere digest."""
+        secret = self._keys.secret
+        material = secret._material() if isinstance(secret, SecretKey) else b""
+        key = hashlib.sha256(b"hepipe client tag\0" + material).digest()
+        return hmac.new(key, content, "sha256").hexdigest()
 
     def fill(self, count: int) -> None:
         """Make the randomness of ``count`` ciphertexts ahead (Paillier); offline work."""
