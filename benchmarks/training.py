@@ -11,12 +11,11 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import hepipe
-from hepipe.study.learning import Rows, learn, training_plans, training_table, tutorial
+from hepipe.study.learning import Quality, Rows, learn, training_plans, training_table, tutorial
 from hepipe.study.measure import commit, machine
 from hepipe.study.splits import split
 
@@ -34,12 +33,12 @@ def main() -> None:
     data = hepipe.load("chd")
     rows = Rows.of(split(data), SimpleImputer(strategy="median"))
     converged = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(rows.X, rows.y)
-    reference = roc_auc_score(rows.y_test, converged.decision_function(rows.X_test))
+    reference = Quality.of(rows.y_test, converged.decision_function(rows.X_test))
     baseline, learnt = tutorial(rows, TUTORIAL_ROWS), learn(WAYS, rows)
     table = training_table(learnt, reference, baseline).merge(
         training_plans(learnt), on="way", suffixes=("", " planned")
     )
-    print(f"CHD logistic training, {data.source}, synthetic: {data.synthetic}; converged AUC {reference:.4f}")
+    print(f"CHD logistic training, {data.source}, synthetic: {data.synthetic}; converged AUC {reference.auc:.4f}")
     print(f"TenSEAL's tutorial way, ms a row: {baseline.encrypt_ms:.1f} to encrypt, {baseline.step_ms:.1f} a pass")
     print("times faster: a pass over all rows, both parties, against the tutorial's in this run\n")
     print(table.set_index("way").T.to_string(float_format=lambda value: f"{value:.4g}"))

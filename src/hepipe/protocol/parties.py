@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 from typing import Any, Protocol
 
@@ -20,6 +22,7 @@ from hepipe.schemes.frames import Kind, kind_of, split
 from hepipe.schemes.keystore import load_keys, save_keys
 from hepipe.schemes.paillier_proof import prove, verify
 from hepipe.schemes.registry import evaluator_of, scheme_of
+from hepipe.schemes.secret import SecretKey
 from hepipe.schemes.wire import pack_keys, pack_tensor, unpack_keys, unpack_tensor
 
 _ANSWERS: dict[int, Any] = {Kind.MASKED_NUMBERS: answer_masked_numbers, Kind.ZERO_TESTS: answer_zero_tests}
@@ -165,6 +168,13 @@ class Client:
         """``public`` as a server on a network wants it: under Paillier the proof of the key follows its frame."""
         proof = prove(self._keys.secret) if self._scheme.name == "paillier" else b""
         return self.public_bytes() + proof
+
+    def tag(self, content: bytes) -> str:
+        """A MAC under the secret key: what this client gave away, it knows again. Without encryption, a mere digest."""
+        secret = self._keys.secret
+        material = secret._material() if isinstance(secret, SecretKey) else b""
+        key = hashlib.sha256(b"hepipe client tag\0" + material).digest()
+        return hmac.new(key, content, "sha256").hexdigest()
 
     def fill(self, count: int) -> None:
         """Make the randomness of ``count`` ciphertexts ahead (Paillier); offline work."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import tenseal
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score
 
 from hepipe.schemes.base import FloatArray
@@ -28,6 +29,8 @@ from hepipe.training.rehearsal import largest_rate, row_bound, trajectory
 from hepipe.training.whitening import Whitening
 
 Labels = npt.NDArray[np.bool_]
+_SHADES = (COLOURS["ckks"], *OTHER_COLOURS, COLOURS["paillier"])
+_SPAN = 0.04
 TUTORIAL_MODULUS = (40, *(21,) * 6, 40)
 """N = 8192 and a scale of 2**21: the tutorial's."""
 
@@ -52,17 +55,31 @@ class Rows:
         return Rows(self.X[: count or None], self.y[: count or None], self.X_test, self.y_test)
 
 
+@dataclass(frozen=True)
+class Quality:
+    """Of scores on test rows: how well they rank, and the mean log-loss of their sigmoid, which a descent lessens."""
+
+    auc: float
+    log_loss: float
+
+    @classmethod
+    def of(cls, y: Labels, scores: FloatArray) -> Quality:
+        """From logits."""
+        return cls(float(roc_auc_score(y, scores)), float(np.logaddexp(0, np.where(y, -scores, scores)).mean()))
+
+
 @dataclass(frozen=True, eq=False)
 class Learnt:
-    """One way of training: its plan, the AUC after every step, the largest error of a weight, and times.
+    """One way of training: its plan, quality on the test rows after every step, the largest error of a weight, times.
 
-    ``curve`` and ``error`` come from the same polynomial descent in the clear: nothing is decrypted to draw it.
+    ``curve`` (a line a step) and ``error`` come from the same polynomial descent in the clear: nothing is decrypted to
+    draw it. ``quality`` is that of the decrypted weights.
     """
 
     way: str
     plan: TrainingPlan
-    curve: FloatArray = field(repr=False)
-    auc: float
+    curve: list[Quality] = field(repr=False)
+    quality: Quality
     error: float
     watch: Stopwatch = field(repr=False)
     rounds: int
@@ -78,7 +95,7 @@ def learn(
 ) -> list[Learnt]:
     """Train ``rows`` each way: settings of Descent by name, the rate at most the largest safe one.
 
-    Judged by the AUC of the test rows. All messages travel as frames, so packing and parsing are counted.
+    All messages travel as frames, so packing and parsing are counted.
     """
     whitening = Whitening.fit(rows.X)
     folded, test = whitening.fold(rows.X, rows.y), whitening.transform(rows.X_test)
@@ -89,9 +106,9 @@ def learn(
         plan = plan_training(safe, folded.shape[1], scheme, row_bound(folded), security_bits=security_bits)
         weights, watch, rounds = _trained(plan, folded)
         path = trajectory(plan.descent, folded)
-        curve = np.array([roc_auc_score(rows.y_test, test @ after) for after in path])
+        *curve, final = (Quality.of(rows.y_test, test @ after) for after in [*path, weights])
         error = float(np.abs(weights - path[-1]).max())
-        learnt.append(Learnt(way, plan, curve, roc_auc_score(rows.y_test, test @ weights), error, watch, rounds))
+        learnt.append(Learnt(way, plan, curve, final, error, watch, rounds))
     return learnt
 
 
@@ -164,8 +181,8 @@ def training_plans(learnt: Sequence[Learnt]) -> pd.DataFrame:
     )
 
 
-def training_table(learnt: Sequence[Learnt], reference: float, baseline: Tutorial | None = None) -> pd.DataFrame:
-    """Quality and cost; ``reference`` is the AUC of the converged model, ``baseline`` what a pass is compared with."""
+def training_table(learnt: Sequence[Learnt], reference: Quality, baseline: Tutorial | None = None) -> pd.DataFrame:
+    """Quality and cost; ``reference`` is that of the converged model, ``baseline`` what a pass is compared with."""
     table = pd.DataFrame(
         {
             "way": item.way,
@@ -173,8 +190,9 @@ def training_table(learnt: Sequence[Learnt], reference: float, baseline: Tutoria
             "security bits": item.plan.security_bits or "insecure",
             "rows": item.plan.descent.rows,
             "steps": item.plan.descent.steps,
-            "AUC": item.auc,
-            "AUC - converged": item.auc - reference,
+            "AUC": item.quality.auc,
+            "AUC - converged": item.quality.auc - reference.auc,
+            "log-loss": item.quality.log_loss,
             "largest error of a weight": item.error,
             "keys s": sum(item.watch.times["keys"]) / 1e3,
             "encrypt s": sum(item.watch.times["encrypt"]) / 1e3,
@@ -188,14 +206,14 @@ def training_table(learnt: Sequence[Learnt], reference: float, baseline: Tutoria
     return table
 
 
-def training_findings(learnt: Sequence[Learnt], reference: float, baseline: Tutorial) -> list[str]:
+def training_findings(learnt: Sequence[Learnt], reference: Quality, baseline: Tutorial) -> list[str]:
     """At most four sentences in which every number is computed."""
     finest, table = min(learnt, key=lambda item: item.error), training_table(learnt, reference, baseline)
     fastest = table.sort_values("times faster a pass").iloc[-1]
     silent = [item for item in learnt if item.rounds == 0]
     sentences = [
         f"The AUC of the encrypted trainings lies between {table['AUC'].min():.4f} and {table['AUC'].max():.4f}; the "
-        f"converged model in the clear has {reference:.4f}.",
+        f"converged model in the clear has {reference.auc:.4f}.",
         f"Weights agree with the same descent in the clear to {finest.error:.1g} at best ({finest.way}) and to "
         f"{table['largest error of a weight'].max():.1g} at worst.",
         f"A pass over {fastest['rows']} rows takes {fastest['pass s']:.2f} s ({fastest['way']}), "
@@ -216,24 +234,30 @@ def safe_rates(rows: Rows, descents: Mapping[str, Mapping[str, Any]]) -> pd.Data
     return pd.DataFrame({"way": list(found), "largest safe step size": list(found.values())})
 
 
-def figure_learning(learnt: Sequence[Learnt], reference: float, dataset: Dataset | None) -> Picture:
-    """AUC of the test rows by step, against the converged model; the last point of each line is the decrypted model."""
-    picture = Picture(8, 3.6)
-    axes = picture.subplots()
-    plain(axes)
-    axes.axhline(reference, color=INK, linewidth=1.2)
-    end = max(len(item.curve) for item in learnt)
-    axes.annotate(f"scikit-learn {reference:.4f}", (end, reference), xytext=(-2, 4), textcoords="offset points",
-                  ha="right", fontsize=8.5, color=INK)  # fmt: skip
-    shades = (COLOURS["ckks"], *OTHER_COLOURS, COLOURS["paillier"])
-    for place, item in enumerate(learnt):
-        shade, made = shades[place % len(shades)], range(1, len(item.curve) + 1)
-        axes.plot(made, item.curve, color=shade, linewidth=1.6, label=f"{item.way} {item.auc:.4f}")
-        axes.plot([len(item.curve)], [item.auc], "o", color=shade, markersize=5)
-    axes.set_xlabel("step", fontsize=9, color=INK)
-    axes.set_ylabel("AUC of the test rows", fontsize=9, color=INK)
-    axes.legend(loc="lower right", frameon=False, fontsize=8.5, labelcolor="linecolor")
+def figure_learning(learnt: Sequence[Learnt], reference: Quality, dataset: Dataset | None) -> Picture:
+    """Log-loss and AUC of the test rows by step, against the converged model; a dot is what was decrypted."""
+    picture = Picture(10, 3.8)
+    left, right = picture.subplots(1, 2)
+    for axes, name, text in ((left, "log_loss", "log-loss"), (right, "auc", "AUC")):
+        plain(axes)
+        converged = getattr(reference, name)
+        axes.axhline(converged, color=INK, linewidth=1.2, label=f"scikit-learn, converged ({_both(reference)})")
+        for place, item in enumerate(learnt):
+            values, shade = [getattr(quality, name) for quality in item.curve], _SHADES[place % len(_SHADES)]
+            label = f"{item.way} ({_both(item.quality)})"
+            axes.plot(range(1, len(values) + 1), values, color=shade, linewidth=1.6, label=label)
+            axes.plot([len(values)], [getattr(item.quality, name)], "o", color=shade, markersize=5)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, converged - _SPAN / 2), max(high, converged + _SPAN))  # noise shall not fill a panel
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("step", fontsize=9, color=INK)
+        axes.set_title(f"{text} of the test rows", fontsize=10, loc="left", color=INK)
+    right.legend(loc="upper right", frameon=False, fontsize=8, labelcolor="linecolor", handlelength=1)
     caveats = ["SYNTHETIC DATA"] * bool(dataset and dataset.synthetic)
     caveats += ["INSECURE TEST KEYS"] * any(not item.plan.security_bits for item in learnt)
     title(picture, "Training on encrypted rows, step by step", *caveats)
     return picture
+
+
+def _both(quality: Quality) -> str:
+    return f"{quality.log_loss:.4f}, {quality.auc:.4f}"
