@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import hepipe.__main__ as cli
+from hepipe.models.bundle import Settings, load
+from hepipe.models.logistic import clear_scores
 from hepipe.study import doctor
 from test_batch import WRITE, write_notebook
 
@@ -217,3 +219,26 @@ def test_readme_is_written_from_the_results_and_then_left_alone(
     assert "written" in call("readme", "--out", str(root / "results")).stdout
     assert "| by rounds |" in Path("README.md").read_text()
     assert "up to date" in call("readme", "--out", str(root / "results")).stdout
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def test_export_writes_a_bundle_that_loads_as_the_model(tmp_path: Path) -> None:
+    numbers = tmp_path / "model.json"
+    numbers.write_text(
+        json.dumps({"kind": "linear", "coef": [1.5, -2], "intercept": 3, "columns": [["a", 0, 9], ["b", 0, 1]]})
+    )
+    out = tmp_path / "wages.zip"
+    result = call("export", str(numbers), str(out), "--schemes", "ckks", "--samples", "4", "--model-version", "2")
+    assert result.exit_code == 0, result.output
+    bundle = load(out)
+    assert (bundle.name, bundle.version, bundle.settings) == ("wages", "2", Settings(("ckks",), samples=4))
+    assert bundle.digest in result.output
+    assert clear_scores(bundle.model, [[2.0, 1.0]]).tolist() == [[4.0]]
+    again = call("export", str(numbers), str(out))
+    assert again.exit_code == 1
+    assert "never overwritten" in again.stderr
+    refused = call("export", str(numbers), str(tmp_path / "m"), "--precision-bits", "300")
+    assert refused.exit_code == 1
+    assert not (tmp_path / "m").exists()

@@ -18,8 +18,8 @@ from rattler.exceptions import InvalidMatchSpecError
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11", "3.13")  # what the continuous integration runs
-CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch-cpu"}
-CUDA = re.compile(r"nvidia|cuda|cudnn|nccl|triton")
+CONDA_NAMES = {"matplotlib": "matplotlib-base", "prometheus-client": "prometheus_client", "torch": "pytorch-cpu"}
+CUDA = re.compile(r"nvidia|cuda|cudnn|nccl|triton(?!client)")  # tritonclient is pure HTTP
 
 
 def project() -> dict:

@@ -30,7 +30,7 @@ from hepipe.models.profile import Profile
 from hepipe.models.schema import Schema
 from hepipe.protocol.link import Transcript
 from hepipe.protocol.parties import Client, Server
-from hepipe.protocol.pipe import Channel, PipeLink, RemoteServer, serve
+from hepipe.protocol.pipe import Channel, PipeLink, PipeServer, serve
 from hepipe.study.plan import plan
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -136,7 +136,7 @@ def test_a_prediction_with_rounds_between_processes_is_that_of_one_process(tmp_p
     x = party.encrypt(X)
     expected = Server(Sigmoid(), party.public(), allow_insecure=True).evaluate(x, local)
     with process(Sigmoid, tmp_path / "report") as (channel, child):
-        server = RemoteServer(party, channel, planned().rounds)
+        server = PipeServer(party, channel, planned().rounds)
         results = [server.evaluate(x, remote), server.evaluate(x, party.link())]
         server.close()
         child.join(20)
@@ -151,7 +151,7 @@ def test_a_prediction_with_rounds_between_processes_is_that_of_one_process(tmp_p
 
 def test_a_server_killed_in_the_middle_of_a_query_is_a_lost_peer(tmp_path: Path) -> None:
     with process(Dying, tmp_path / "report") as (channel, child):
-        server = RemoteServer(client(), channel, 2)
+        server = PipeServer(client(), channel, 2)
         with pytest.raises(PeerLost, match="its process ended"):
             server.evaluate(client().encrypt(X), client().link())
         child.join(20)
@@ -162,7 +162,7 @@ def test_a_server_killed_in_the_middle_of_a_query_is_a_lost_peer(tmp_path: Path)
 def test_a_scheme_without_rounds_needs_no_link(scheme: str) -> None:
     party = client(scheme)
     with thread(lambda end: serve(Sigmoid(), end, allow_insecure=True)) as channel:
-        server = RemoteServer(party, channel, planned(scheme).rounds)
+        server = PipeServer(party, channel, planned(scheme).rounds)
         scores = party.decrypt(server.evaluate(party.encrypt(X)))
     exact = SIGMOID.polynomial(3, 2.0)(LINEAR.prepare(X) @ WEIGHTS * 2.0 + 0.5)
     assert np.abs(scores - exact).max() < 2.0**-10
@@ -171,7 +171,7 @@ def test_a_scheme_without_rounds_needs_no_link(scheme: str) -> None:
 def test_a_client_predicts_with_a_remote_server_as_with_its_own() -> None:
     party, links = client(), []
     with thread(lambda end: serve(Sigmoid(), end, allow_insecure=True, record=links.append)) as channel:
-        remote = party.predict(RemoteServer(party, channel, 2), X)  # type: ignore[arg-type]
+        remote = party.predict(PipeServer(party, channel, 2), X)
     assert remote.tolist() == party.predict(Server(Sigmoid(), party.public(), allow_insecure=True), X).tolist()
     assert [link.rounds for link in links] == [2]
 
@@ -181,7 +181,7 @@ def test_questions_travel_under_policy_client() -> None:
     party = Client(agreed)
     link = party.link()
     with thread(lambda end: serve(Asking(), end, "client", allow_insecure=True)) as channel:
-        scores = party.decrypt(RemoteServer(party, channel, agreed.rounds).evaluate(party.encrypt(X), link))
+        scores = party.decrypt(PipeServer(party, channel, agreed.rounds).evaluate(party.encrypt(X), link))
     assert np.abs(scores - SIGMOID.exact(LINEAR.prepare(X) @ WEIGHTS + 0.25)).max() < 2.0**-9
     assert [kind for kind, _, _ in messages(link.transcript)] == ["ask", "ask"]
 
@@ -190,7 +190,7 @@ def test_a_selection_travels_blinded() -> None:
     made = planned("paillier", Choosing)
     party = Client(made)
     with thread(lambda end: serve(Choosing(), end, allow_insecure=True)) as channel:
-        y = RemoteServer(party, channel, made.rounds).evaluate(party.encrypt([[0.0, 1.0, 1.0], [2.0, 1.0, 1.0]]))
+        y = PipeServer(party, channel, made.rounds).evaluate(party.encrypt([[0.0, 1.0, 1.0], [2.0, 1.0, 1.0]]))
     assert (y.blinded, y.shape) == (True, (2, 2))
     assert party.decrypt(y).tolist() == [[2.0], [5.0]]
 
@@ -342,7 +342,7 @@ def test_a_client_holds_a_server_to_the_protocol(
     replies: Any, rounds: int, error: type[HepipeError], says: str
 ) -> None:
     with thread(scripted(*replies)) as channel:
-        server = RemoteServer(client(), channel, rounds)
+        server = PipeServer(client(), channel, rounds)
         with pytest.raises(error, match=says):
             server.evaluate(client().encrypt(X), client().link())
         with pytest.raises(PeerLost):  # any error has closed the channel
@@ -351,7 +351,7 @@ def test_a_client_holds_a_server_to_the_protocol(
 
 def test_a_round_without_a_link_is_refused() -> None:
     with thread(scripted(question)) as channel, pytest.raises(Unsupported, match="pass link"):
-        RemoteServer(client(), channel, 2).evaluate(client().encrypt(X))
+        PipeServer(client(), channel, 2).evaluate(client().encrypt(X))
 
 
 def test_a_client_that_leaves_in_a_round_is_lost() -> None:

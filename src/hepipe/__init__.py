@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hepipe.models.torch_importer import from_torch
     from hepipe.protocol.parties import Client, Server
     from hepipe.schemes.registry import scheme
+    from hepipe.service.client import RemoteServer
     from hepipe.study.compare import compare
     from hepipe.study.datasets import load
     from hepipe.study.estimators import EncryptedClassifier, EncryptedClusterer, EncryptedRegressor
@@ -24,6 +25,7 @@ __all__ = [
     "EncryptedClassifier",
     "EncryptedClusterer",
     "EncryptedRegressor",
+    "RemoteServer",
     "Server",
     "compare",
     "from_sklearn",
@@ -40,6 +42,7 @@ _HOMES = {
     "EncryptedClassifier": "study.estimators",
     "EncryptedClusterer": "study.estimators",
     "EncryptedRegressor": "study.estimators",
+    "RemoteServer": "service.client",
     "Server": "protocol.parties",
     "compare": "study.compare",
     "from_sklearn": "models.importers",

@@ -1,4 +1,4 @@
-"""The command ``hepipe``: run the notebooks, plan a model, show the tables, check the installation."""
+"""The command ``hepipe``: run the notebooks, plan a model, serve it and ask for it, check the installation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
 from hepipe.errors import HepipeError
+from hepipe.service import commands
 
 # Everything heavy is imported inside the commands, so that the help answers at once.
 
@@ -156,6 +157,40 @@ def plan(
         for name in schemes.split(",")
     ]
     show_plans(Console(), f"{chosen.name}, {samples} rows", plans)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A name that ``hepipe plan`` knows, or a JSON file of coefficients.")],
+    out: Annotated[Path, typer.Argument(help="The bundle: a zip if it ends in .zip, else a folder.")],
+    name: Annotated[str | None, typer.Option(help="Name to serve it under; default that of OUT.")] = None,
+    model_version: Annotated[str, typer.Option(help="Version to serve it under.")] = "1",
+    schemes: Annotated[str, typer.Option(help="What clients may use, separated by commas.")] = "paillier,ckks",
+    samples: Annotated[int, typer.Option(min=1, help="The most rows in one request.")] = 64,
+    policy: Annotated[str, typer.Option(help="How non-linear functions are paid.")] = "polynomial",
+    security_bits: Annotated[int, typer.Option(help="112 (Paillier only), 128, 192 or 256.")] = 128,
+    precision_bits: Annotated[float | None, typer.Option(help="Wanted precision of a score.")] = None,
+) -> None:
+    """Write a model as a bundle for ``hepipe serve``, after checking that every scheme can evaluate it."""
+    from hepipe.models.bundle import Bundle, Settings, save
+    from hepipe.study.named_models import model_from_json, named_model
+    from hepipe.study.plan import plan as planned
+
+    chosen = model_from_json(Path(model)) if model.endswith(".json") else named_model(model)
+    settings = Settings(tuple(schemes.split(",")), policy, samples, precision_bits, security_bits)
+    for scheme in settings.schemes:
+        planned(chosen, scheme, samples, policy, precision_bits=precision_bits, security_bits=security_bits)
+    try:
+        digest = save(out, Bundle(chosen, name or out.stem, model_version, settings))
+    except FileExistsError as error:
+        raise HepipeError(str(error)) from error
+    Console().print(f"{out}: {chosen.name}, sha256 {digest}", markup=False, highlight=False, soft_wrap=True)
+
+
+app.command()(commands.serve)
+app.command()(commands.predict)
+app.command()(commands.token)
+app.add_typer(commands.keys, name="keys")
 
 
 @app.command()

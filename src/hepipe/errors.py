@@ -39,6 +39,10 @@ class MalformedFrame(HepipeError):
     """Bytes that are not a well-formed frame of the expected kind."""
 
 
+class MalformedBundle(HepipeError):
+    """A model file that is not a well-formed hepipe bundle, was altered, or holds what no bundle may hold."""
+
+
 class DataError(HepipeError):
     """A data file that is missing, altered, or breaks its schema; names file, column and row."""
 

@@ -32,6 +32,7 @@ class Activation:
     bound       maps a bound of |z| to one of |exact(z)|
     polynomial  what stands for it under encryption; None where policy "client" is the only way
     asked       what the key holder is asked for under policy "client"; None where the polynomial is exact anyway
+    series      the coefficients of z**i it was trained with, where it is a polynomial; else empty
     """
 
     name: str
@@ -39,6 +40,7 @@ class Activation:
     bound: Callable[[FloatArray], FloatArray]
     polynomial: Approximation | None = None
     asked: Function | None = None
+    series: tuple[float, ...] = ()
 
     def on(self, domain: float, degree: int | None = None) -> Activation:
         """The same for arguments mostly in |z| <= domain; ``degree`` gives one that is no polynomial its polynomial."""
@@ -66,7 +68,7 @@ def power_series(name: str, coefficients: Sequence[float]) -> Activation:
     sizes = Polynomial(np.abs(series.coef))
     terms = tuple(float(c) for c in series.coef)
     terms = terms if len(terms) > 1 else (*terms, 0.0)  # a constant is a line without slope
-    return Activation(name, lambda z: np.asarray(series(z)), sizes, Approximation(terms, 1.0, 0.0))
+    return Activation(name, lambda z: np.asarray(series(z)), sizes, Approximation(terms, 1.0, 0.0), series=terms)
 
 
 SQUARE = power_series("square", (0.0, 0.0, 1.0))

@@ -9,15 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hepipe.errors import InsecureParameters, KeyMismatch, Unsupported
+from hepipe.errors import InsecureParameters, KeyMismatch, MalformedFrame, Unsupported
 from hepipe.protocol.comparison import answer_masked_numbers, answer_zero_tests
 from hepipe.protocol.interactive import Interactive
 from hepipe.protocol.link import Link, LocalLink
 from hepipe.protocol.refresh import Refresh
 from hepipe.protocol.rounds import Ask, answer_masked_factors
 from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, KeySet, PublicBundle
-from hepipe.schemes.frames import Kind, kind_of
+from hepipe.schemes.frames import Kind, kind_of, split
 from hepipe.schemes.keystore import load_keys, save_keys
+from hepipe.schemes.paillier_proof import prove, verify
 from hepipe.schemes.registry import evaluator_of, scheme_of
 from hepipe.schemes.wire import pack_keys, pack_tensor, unpack_keys, unpack_tensor
 
@@ -65,6 +66,14 @@ class Model(Protocol):
 
     def forward(self, ev: Evaluator, x: CipherTensor) -> CipherTensor:
         """The circuit, the only part that knows weights."""
+        ...
+
+
+class Evaluates(Protocol):
+    """What a client needs of a server: here, in another process, or elsewhere."""
+
+    def evaluate(self, x: CipherTensor, link: Link | None = None) -> CipherTensor:
+        """The encrypted scores."""
         ...
 
 
@@ -118,7 +127,7 @@ class Client:
         """What the scores mean: labels, salaries."""
         return self.profile.head(scores)
 
-    def predict(self, server: Server, X: npt.ArrayLike | pd.DataFrame) -> npt.NDArray[Any]:
+    def predict(self, server: Evaluates, X: npt.ArrayLike | pd.DataFrame) -> npt.NDArray[Any]:
         """Encrypt, have evaluated, decrypt, read."""
         return self.head(self.decrypt(server.evaluate(self.encrypt(X), self.link())))
 
@@ -152,10 +161,33 @@ class Client:
         """``public`` as a frame."""
         return pack_keys(self._bundle)
 
+    def registration_bytes(self) -> bytes:
+        """``public`` as a server on a network wants it: under Paillier the proof of the key follows its frame."""
+        proof = prove(self._keys.secret) if self._scheme.name == "paillier" else b""
+        return self.public_bytes() + proof
+
     def fill(self, count: int) -> None:
         """Make the randomness of ``count`` ciphertexts ahead (Paillier); offline work."""
         if self._scheme.name == "paillier":
             self._encryptor.fill(count)  # type: ignore[attr-defined]
+
+
+def registered(data: bytes, *, allow_insecure: bool = False) -> PublicBundle:
+    """The keys of ``Client.registration_bytes``, every check of protocols.md 3.5 made, the Paillier proof included.
+
+    InsecureParameters for a key that is not shown to be well made, MalformedFrame for anything but such bytes.
+    """
+    frames = split(data)
+    bundle = unpack_keys(frames[0] if frames else b"", allow_insecure=allow_insecure)
+    proofs = frames[1:]
+    if bundle.parameters.name != "paillier":
+        if proofs:
+            raise MalformedFrame(f"{len(proofs)} frames after keys that need no proof")
+    elif len(proofs) != 1:
+        raise InsecureParameters("a Paillier key needs the proof of its modulus, once: send registration_bytes()")
+    else:
+        verify(bundle.public, proofs[0])
+    return bundle
 
 
 class Server:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from types import TracebackType
+from typing import Protocol
 
 from hepipe.errors import HepipeError, MalformedFrame, PeerLost, Unsupported
 from hepipe.protocol.link import Link, Message, Transcript
@@ -26,13 +27,14 @@ MAX_BYTES = 1 << 28
 """Of one message, unless the caller says less: the relinearization keys of the largest ring fit."""
 TIMEOUT_S = 60.0
 _GOODBYE = b""
-_ROUNDS = {
+ROUNDS = {
     int(Kind.MASKED_FACTORS): "masked product",
     int(Kind.QUESTION): "ask",
     int(Kind.MASKED_NUMBERS): "masked numbers",
     int(Kind.ZERO_TESTS): "zero tests",
     int(Kind.MASKED_VALUES): "refresh",
 }
+"""What a server may ask in the middle of a query, as a transcript names it."""
 
 
 class Channel:
@@ -158,13 +160,66 @@ def serve(
     return queries
 
 
-class RemoteServer:
-    """What a client holds in place of a Server: ``evaluate`` as there, the model in another process.
+class Ends(Protocol):
+    """What a conversation needs of a connection: whole messages, or a typed error."""
 
-    rounds  the most rounds a query may take, from the plan: a server that asks for more is refused, since every
-            round is a decryption made for it
+    def send(self, message: bytes) -> None:
+        """Send one message."""
+        ...
 
-    Reveals what the same evaluation reveals within one process: the frames are the same.
+    def receive(self) -> bytes:
+        """One message, empty for a goodbye."""
+        ...
+
+
+class Keeper(Protocol):
+    """What a conversation needs of the key holder: frames of its tensors, and tensors of its frames."""
+
+    def pack(self, x: CipherTensor) -> bytes:
+        """A tensor as a frame."""
+        ...
+
+    def unpack(self, frame: bytes) -> CipherTensor:
+        """A tensor from its frame."""
+        ...
+
+
+def converse(ends: Ends, keeper: Keeper, x: CipherTensor, link: Link | None, rounds: int) -> CipherTensor:
+    """The client's half of one query: send x, answer at most ``rounds`` rounds over ``link``, return the result.
+
+    MalformedFrame for a server that does not keep to the protocol, PeerLost for one that is gone. Every round is a
+    decryption made for the server, so one that asks for more than planned is refused.
+    """
+    ends.send(keeper.pack(x))
+    for _ in range(rounds):
+        frame = ends.receive()
+        kind = kind_of(frame)
+        if kind not in ROUNDS:
+            return _checked(keeper, frame, x, rounds)
+        if link is None:
+            raise Unsupported("the server asks for a round: pass link=client.link()")
+        ends.send(link.request(ROUNDS[kind], frame))
+    return _checked(keeper, ends.receive(), x, rounds)
+
+
+def _checked(keeper: Keeper, frame: bytes, x: CipherTensor, rounds: int) -> CipherTensor:
+    if frame == _GOODBYE:
+        raise PeerLost("the server said goodbye in the middle of a query")
+    if kind_of(frame) in ROUNDS:
+        raise MalformedFrame(f"the server asks for more than the {rounds} rounds planned")
+    result = keeper.unpack(frame)
+    if result.shape[0] != x.shape[0]:
+        raise MalformedFrame(f"a result of {result.shape[0]} samples for {x.shape[0]} inputs")
+    return result
+
+
+class PipeServer:
+    """What a client holds in place of a Server: ``evaluate`` as there, the model in another process of this machine.
+
+    rounds  the most rounds a query may take, from the plan
+
+    Reveals what the same evaluation reveals within one process: the frames are the same. Over a network, use
+    service.client.RemoteServer.
     """
 
     def __init__(self, client: Client, channel: Channel, rounds: int) -> None:
@@ -177,32 +232,10 @@ class RemoteServer:
         MalformedFrame for a server that does not keep to the protocol, PeerLost for one that is gone.
         """
         try:
-            return self._result(x, link)
+            return converse(self._channel, self._client, x, link, self._rounds)
         except BaseException:
             self._channel.abort()
             raise
-
-    def _result(self, x: CipherTensor, link: Link | None) -> CipherTensor:
-        self._channel.send(self._client.pack(x))
-        for _ in range(self._rounds):
-            frame = self._channel.receive()
-            kind = kind_of(frame)
-            if kind not in _ROUNDS:
-                return self._checked(frame, x)
-            if link is None:
-                raise Unsupported("the server asks for a round: pass link=client.link()")
-            self._channel.send(link.request(_ROUNDS[kind], frame))
-        return self._checked(self._channel.receive(), x)
-
-    def _checked(self, frame: bytes, x: CipherTensor) -> CipherTensor:
-        if frame == _GOODBYE:
-            raise PeerLost("the server said goodbye in the middle of a query")
-        if kind_of(frame) in _ROUNDS:
-            raise MalformedFrame(f"the server asks for more than the {self._rounds} rounds planned")
-        result = self._client.unpack(frame)
-        if result.shape[0] != x.shape[0]:
-            raise MalformedFrame(f"a result of {result.shape[0]} samples for {x.shape[0]} inputs")
-        return result
 
     def close(self) -> None:
         """Say goodbye: the server's process ends its session."""

@@ -43,6 +43,7 @@ class Kind(enum.IntEnum):
     ZEROS_FOUND = 9
     MASKED_VALUES = 12
     REFRESHED = 13
+    KEY_PROOF = 14
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,23 @@ def parse(data: bytes, *kinds: Kind) -> Frame:
 def kind_of(data: bytes) -> int:
     """The kind that a frame's header states, before anything else is checked; -1 where there is none."""
     return data[5] if len(data) >= HEADER_BYTES else -1
+
+
+def split(data: bytes, most: int = 2) -> list[bytes]:
+    """The frames, ``most`` of them, that stand one after another in ``data``, each still to be parsed.
+
+    MalformedFrame if the last does not end where ``data`` does.
+    """
+    frames: list[bytes] = []
+    start = 0
+    while start < len(data):
+        whole = len(data) - start >= HEADER_BYTES and len(frames) < most
+        end = start + HEADER_BYTES + _HEAD.unpack_from(data, start)[-1] if whole else math.inf
+        if end > len(data):
+            raise MalformedFrame(f"{len(data)} bytes that are not at most {most} whole frames")
+        frames.append(data[start : int(end)])
+        start = int(end)
+    return frames
 
 
 def body_bytes(parameters: Parameters, shape: tuple[int, int], level: int, fresh: bool = False) -> int:

@@ -56,14 +56,7 @@ def load_keys(path: str | os.PathLike[str], passphrase: str) -> tuple[KeySet, An
     KeyMismatch for a wrong passphrase or an altered file (the two cannot be told apart); MalformedFrame for a file
     that is not a key file.
     """
-    data = Path(path).read_bytes()
-    if len(data) > _MAX_FILE or len(data) < _HEAD.size or data[:4] != MAGIC:
-        raise MalformedFrame(f"{Path(path).name} is not a hepipe key file")
-    _, version, size = _HEAD.unpack_from(data)
-    if version != VERSION or _HEAD.size + size > len(data):
-        raise MalformedFrame(f"{Path(path).name} is a key file of version {version}, expected {VERSION}, or truncated")
-    end = _HEAD.size + size + _public_bytes(data[_HEAD.size : _HEAD.size + size])
-    head, rest = data[:end], data[end:]
+    head, public, rest = _parts(Path(path))
     salt, nonce, sealed = rest[:_SALT], rest[_SALT : _SALT + _NONCE], rest[_SALT + _NONCE :]
     if len(sealed) < 16:
         raise MalformedFrame(f"{Path(path).name} is truncated")
@@ -71,11 +64,32 @@ def load_keys(path: str | os.PathLike[str], passphrase: str) -> tuple[KeySet, An
         material = AESGCM(_derive(passphrase, salt)).decrypt(nonce, sealed, head)
     except InvalidTag:
         raise KeyMismatch(f"{Path(path).name}: the passphrase is wrong, or the file was altered") from None
-    bundle = unpack_keys(head[_HEAD.size + size :], allow_insecure=True)
+    bundle = unpack_keys(public, allow_insecure=True)
     secret = _restore(bundle, material)
     if secret.key_id != bundle.key_id:
         raise KeyMismatch(f"{Path(path).name}: the secret key does not belong to the public key beside it")
     return KeySet(secret, bundle.public, bundle.evaluation), bundle.parameters
+
+
+def load_public(path: str | os.PathLike[str]) -> PublicBundle:
+    """The public half of a file written by ``save_keys``, which takes no passphrase and is not authenticated.
+
+    MalformedFrame for a file that is not a key file.
+    """
+    return unpack_keys(_parts(Path(path))[1], allow_insecure=True)
+
+
+def _parts(path: Path) -> tuple[bytes, bytes, bytes]:
+    """(all that is authenticated, the public keys in it, what is sealed) of a key file."""
+    data = path.read_bytes()
+    if len(data) > _MAX_FILE or len(data) < _HEAD.size or data[:4] != MAGIC:
+        raise MalformedFrame(f"{path.name} is not a hepipe key file")
+    _, version, size = _HEAD.unpack_from(data)
+    start = _HEAD.size + size
+    if version != VERSION or start > len(data):
+        raise MalformedFrame(f"{path.name} is a key file of version {version}, expected {VERSION}, or truncated")
+    end = start + _public_bytes(data[_HEAD.size : start])
+    return data[:end], data[start:end], data[end:]
 
 
 def _public_bytes(header: bytes) -> int:

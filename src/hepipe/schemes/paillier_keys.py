@@ -62,7 +62,7 @@ def check_public(n: int, modulus_bits: int) -> PaillierPublicKey:
 
     MalformedFrame if n is not an odd number of exactly ``modulus_bits``; InsecureParameters if it has a prime factor
     up to 65537, is a prime, or a perfect power. Price: about 10 ms at 3072 bits, once a key. A modulus can pass and
-    still be badly made: gcd(n, phi(n)) = 1 takes a proof by its owner (Goldberg et al. 2018, eprint 2018/057).
+    still be badly made: that gcd(n, phi(n)) = 1 takes a proof by its owner, see paillier_proof.
     """
     if int(n).bit_length() != modulus_bits or n < 0:
         size = int(n).bit_length()

@@ -220,7 +220,7 @@ def _parameters(frame: Frame) -> tuple[Any, bytes]:
         fields = json.loads(text)
         if not isinstance(fields, dict) or _canonical(fields) != text:
             raise MalformedFrame("parameters that are not canonical JSON")
-        parameters = _typed(_PARAMETERS[frame.scheme], fields)
+        parameters = parameters_from(frame.scheme, fields)
         if _canonical(dataclasses.asdict(parameters)) != text:
             raise MalformedFrame("rotations that are not sorted and modulo the slots")
         return parameters, frame.body[4 + size :]
@@ -228,7 +228,9 @@ def _parameters(frame: Frame) -> tuple[Any, bytes]:
         raise MalformedFrame(f"parameters that cannot be read: {error}") from error
 
 
-def _typed(kind: Any, fields: dict[str, Any]) -> Any:
+def parameters_from(scheme: str, fields: dict[str, Any]) -> Any:
+    """The parameters of a scheme from their fields, as JSON has them; MalformedFrame unless they are exactly these."""
+    kind = _PARAMETERS[scheme]
     types = {f.name: str(f.type) for f in dataclasses.fields(kind)}
     if set(fields) != set(types):
         raise MalformedFrame(f"parameters {sorted(fields)} where {sorted(types)} belong")

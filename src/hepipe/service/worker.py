@@ -1,0 +1,124 @@
+"""A process that checks keys and evaluates: whatever a peer's bytes do to it, it does to this process alone.
+
+The server talks to it over a pipe, in bytes: a job as JSON, then the bytes it is about. A worker asks for a model it
+has not seen, relays rounds as frames, and ends with a frame, or with a JSON object for an error or a checked key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from collections import OrderedDict
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hepipe.errors import HepipeError, KeyMismatch, MalformedFrame, PeerLost
+from hepipe.models.bundle import Bundle, unpack
+from hepipe.protocol.parties import Server, registered
+from hepipe.protocol.pipe import Channel, PipeLink
+from hepipe.schemes.base import CipherTensor
+from hepipe.service.keys import read_key
+from hepipe.service.uploads import check_upload
+
+IDLE_S = 86_400.0 * 365
+NEED_MODEL = b"model?"
+_KEPT = 16
+"""Evaluators, each with one tenant's keys, and models that a worker keeps ready."""
+_REFUSED = "the evaluation was refused: this tensor is not what the plan describes"
+
+
+def run(connection: Connection, round_s: float, allow_insecure: bool) -> None:
+    """Answer jobs until the server closes the pipe."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the server decides when a worker ends
+        signal.signal(number, signal.SIG_IGN)
+    channel, worker = Channel(connection, round_s), Worker(allow_insecure)
+    try:
+        while job := channel.receive(IDLE_S):
+            channel.send(worker.answer(json.loads(job), channel))
+    except PeerLost:
+        return
+
+
+class Worker:
+    """The jobs, and what is kept between them."""
+
+    def __init__(self, allow_insecure: bool) -> None:
+        self._allow_insecure = allow_insecure
+        self._models: OrderedDict[str, Bundle] = OrderedDict()
+        self._servers: OrderedDict[tuple[str, str], Server] = OrderedDict()
+
+    def answer(self, job: dict[str, Any], channel: Channel) -> bytes:
+        """The last message of a job: a result, or an error by its name."""
+        try:
+            if job["task"] == "greet":
+                return b"{}"
+            if job["task"] == "check":
+                return _json(self._checked(channel.receive()))
+            return self._evaluated(job, channel)
+        except PeerLost:
+            raise
+        except HepipeError as error:
+            return _json({"error": type(error).__name__, "detail": str(error)})
+
+    def _checked(self, data: bytes) -> dict[str, Any]:
+        check_upload(data)
+        bundle = registered(data, allow_insecure=self._allow_insecure)
+        fields = json.loads(json.dumps(dataclasses.asdict(bundle.parameters)))
+        return {"key_id": bundle.key_id, "scheme": bundle.parameters.name, "parameters": fields}
+
+    def _evaluated(self, job: dict[str, Any], channel: Channel) -> bytes:
+        frame = channel.receive()
+        model = self._model(job["model"], channel)
+        server = self._server(job, model)
+        x = server.unpack(frame)
+        limits = model.model.profile.input_bound
+        _check_input(x, job["parameters"], len(limits))
+        try:
+            y = server.evaluate(x.with_bound(limits), PipeLink(channel))
+        except (MalformedFrame, KeyMismatch, PeerLost):
+            raise
+        except HepipeError as error:
+            # Its message may hold bounds, which are functions of the weights.
+            raise HepipeError(_REFUSED) from error
+        return server.pack(y)
+
+    def _model(self, digest: str, channel: Channel) -> Bundle:
+        if digest not in self._models:
+            channel.send(NEED_MODEL)
+            self._models[digest] = unpack(channel.receive())
+        _trim(self._models, digest)
+        return self._models[digest]
+
+    def _server(self, job: dict[str, Any], model: Bundle) -> Server:
+        name = (job["model"], job["key"])
+        if name not in self._servers:
+            bundle = registered(read_key(Path(job["key"])), allow_insecure=self._allow_insecure)
+            if json.loads(json.dumps(dataclasses.asdict(bundle.parameters))) != job["parameters"]:
+                raise KeyMismatch("this key has other parameters than the plan: make keys for this model's profile")
+            server = Server(model.model, bundle, model.settings.policy, allow_insecure=self._allow_insecure)
+            self._servers[name] = server
+        _trim(self._servers, name)
+        return self._servers[name]
+
+
+def _trim(kept: OrderedDict[Any, Any], used: Any) -> None:
+    """Drop what was not used for longest."""
+    kept.move_to_end(used)
+    while len(kept) > _KEPT:
+        kept.popitem(last=False)
+
+
+def _check_input(x: CipherTensor, parameters: dict[str, Any], features: int) -> None:
+    """MalformedFrame unless x is a fresh tensor of the planned width; what it says of bounds is not believed."""
+    if x.shape[1] != features or x.blinded or x.log_scale != parameters["log_scale"]:
+        raise MalformedFrame(f"a tensor of {x.shape[1]} features at scale {x.log_scale}: send what the plan says")
+    if not np.isfinite(x.bound).all():
+        raise MalformedFrame("a bound that is not finite")
+
+
+def _json(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields).encode()

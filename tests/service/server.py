@@ -1,0 +1,27 @@
+"""A server for the tests: ``server.py FOLDER PORT [NAME=VALUE of Limits ...]``; prints its URL."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from pathlib import Path
+
+from hepipe.service.limits import Limits
+from hepipe.service.run import Address, serve
+
+
+def main(folder: Path, port: int, *options: str) -> None:
+    given = {name: json.loads(value) for name, value in (option.split("=") for option in options)}
+    tokens = folder / "tokens" if (folder / "tokens").exists() else None
+    limits = dataclasses.replace(Limits(rate=1e4, burst=10_000, round_workers=2), **given)
+    serve(
+        folder / "models", folder / "state", Address(port=port), tokens, limits,
+        allow_insecure=True, listening=lambda url: print(url, flush=True),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO")
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
