@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from hepipe.study import figures, report
+from hepipe.study import figures
 from hepipe.study.compare import Comparison
 from hepipe.study.datasets import Dataset
 from hepipe.study.drawing import COLOURS, OTHER_COLOURS, Picture, colour, short
@@ -91,6 +90,12 @@ def curve() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def gaps() -> pd.DataFrame:
+    heads = [(model, metric) for model in ("logistic", "square", "ReLU") for metric in ("accuracy", "AUC")]
+    rows = [{"model": model, "metric": metric} for model, metric in heads]
+    return pd.DataFrame(rows).assign(**{"minus logistic": [0, 0, 0.001, -0.002, 0.1, 0.2], "standard error": 0.01})
+
+
 @pytest.mark.parametrize("draw", OF_COMPARISONS)
 def test_a_figure_is_a_png_that_a_notebook_shows(draw: Draw) -> None:
     picture = draw(compared(), dataset(synthetic=False))
@@ -121,6 +126,7 @@ def drawn() -> list[Picture]:
         figures.figure_primitives(prices()),
         figures.figure_slots(curve()),
         figures.figure_uncertainty(np.linspace(0.6, 0.73, 50), marks, "accuracy", "50 draws", None),
+        figures.figure_gaps(gaps(), dataset(synthetic=True)),
     ]
 
 
@@ -143,22 +149,6 @@ def test_labels_at_the_ends_of_lines_do_not_meet() -> None:
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_the_summary_shows_models_quality_and_what_is_revealed(tmp_path: Path) -> None:
-    other = replace(
-        compared(), model="another", measurements=[replace(m, reveals="a lot") for m in compared().measurements]
-    )
-    report.write([compared(), other], dataset(synthetic=True), tmp_path / "02")
-    picture = figures.figure_summary(report.read_results(tmp_path))
-    picture.png()
-    said = " ".join(item.get_text() for item in texts(picture))
-    for part in (MODEL, "another", "circle scores", "square a lot", "0.8500", "SYNTHETIC DATA"):
-        assert part in said
-
-
-def test_a_summary_of_nothing_says_so(tmp_path: Path) -> None:
-    assert title(figures.figure_summary(report.read_results(tmp_path))) == "No results yet"
-
-
 def test_one_palette_whose_colours_differ_in_grey() -> None:
     grey = sorted(float(np.dot(to_rgb(shade), (0.299, 0.587, 0.114))) for shade in COLOURS.values())
     assert len(set(COLOURS.values())) == 3
@@ -177,6 +167,23 @@ def test_one_palette_whose_colours_differ_in_grey() -> None:
 )
 def test_ticks_are_short(value: float, text: str) -> None:
     assert short(value) == text
+
+
+def test_gaps_leave_out_the_baseline_and_keep_zero_in_sight() -> None:
+    picture = figures.figure_gaps(gaps(), None)
+    left, right = picture.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["square", "ReLU"]
+    assert [axes.get_xlabel().partition(" ")[0] for axes in (left, right)] == ["accuracy", "AUC"]
+    assert all(axes.get_xlim()[0] < 0 < axes.get_xlim()[1] for axes in (left, right))
+    assert "-0.0020" in {item.get_text() for item in texts(picture)}
+
+
+def test_policies_other_than_polynomial_are_dashed_and_named() -> None:
+    items = [measured("ckks", 1.0), replace(measured("ckks", 2.0), policy="client")]
+    (axes,) = figures.figure_networks([Comparison("a", "R2", 1, items)], None).axes
+    styles = [line.get_linestyle() for line in axes.get_lines() if len(line.get_xdata()) > 1]
+    assert styles == ["-", "--"]
+    assert axes.get_title(loc="left") == "a, 1 row, dashed: policy client"
 
 
 @pytest.mark.parametrize("draw", [figures.figure_networks, figures.figure_crossover])

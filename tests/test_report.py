@@ -70,6 +70,27 @@ def test_the_closing_table_has_the_same_columns_everywhere(compared: Comparison)
     assert len(report.closing_table(compared, compared)) == 6
 
 
+def test_one_row_is_its_own_batch_and_is_measured_once() -> None:
+    model = logit_model([1.0, -2.0], 0.1, (0, 1), Schema((Column("a", -1, 1), Column("b", -1, 1))))
+    (measured,) = hepipe.compare(model, [[0.5, 0.25]], schemes="ckks", repeats=2, progress="off").measurements
+    assert measured.batch == measured.one
+    assert (measured.batch.samples, len(measured.batch.totals)) == (1, 2)
+
+
+def test_a_footer_names_the_models_of_as_many_rows_together(compared: Comparison) -> None:
+    alone = replace(compared, model="another", samples=1)
+    lines = report.footer(None, compared, replace(compared, model="a third"), alone).splitlines()
+    name = compared.model
+    assert lines[1].endswith(f". {name} and a third: 12 rows, metric accuracy; another: 1 row, metric accuracy")
+
+
+def test_a_gap_sentence_leaves_out_the_baseline() -> None:
+    rows = [{"model": name, "metric": "AUC", "minus a": d, "standard error": 0.1, "p": 0.25, "gap": "none"}
+            for name, d in (("a", 0.0), ("b", 0.0125))]  # fmt: skip
+    expected = "Fold for fold, minus a: b +0.0125 ± 0.1000 AUC (p = 0.25, gap none)."
+    assert report.gap_sentence(pd.DataFrame(rows)) == expected
+
+
 def test_security_is_a_number_or_says_why_not(compared: Comparison) -> None:
     assert list(compared.table()["security bits"]) == ["none", "insecure", "insecure"]
     secure = replace(by_scheme(compared)["ckks"], insecure=False, security_bits=128)

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
@@ -14,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hepipe.study.datasets import Dataset, load
-from hepipe.study.uncertainty import FOLDS, balanced_draws, cv_summary, metrics, repeated_cv
+from hepipe.study.uncertainty import FOLDS, balanced_draws, cv_gaps, cv_summary, metrics, repeated_cv
 
 REAL = pytest.mark.skipif(not os.environ.get("HEPIPE_DATA_DIR"), reason="the real files are named by HEPIPE_DATA_DIR")
 
@@ -83,6 +84,31 @@ def test_the_summary_is_corrected_for_shared_rows() -> None:
     assert row["mean of first repeat"] == 2.0
     assert row["standard error"] == pytest.approx(values.std(ddof=1) * np.sqrt(1 / 10 + 1 / 4))
     assert row["standard error"] > values.std(ddof=1) / np.sqrt(10)
+
+
+def folds_of(values: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"repeat": np.arange(10) // FOLDS, "fold": np.arange(10) % FOLDS, "AUC": values})
+
+
+def test_a_gap_is_one_only_beyond_the_spread_of_the_paired_folds() -> None:
+    rng = np.random.default_rng(0)
+    base, noise = rng.normal(0.7, 0.02, 10), rng.normal(0, 0.004, 10)
+    noise -= noise.mean()
+    shifts = {"base": 0.0, "same": 0.001, "far": 0.02, "below": -0.02}
+    folds = {name: folds_of(base + shift + noise * (name != "base")) for name, shift in shifts.items()}
+    found = cv_gaps(folds, "base", ["AUC"]).set_index("model")
+    assert found["gap"].to_dict() == {"base": "none", "same": "none", "far": "higher", "below": "lower"}
+    np.testing.assert_allclose(found["minus base"], list(shifts.values()), atol=1e-15)
+    error = noise.std(ddof=1) * np.sqrt(1 / 10 + 1 / 4)
+    np.testing.assert_allclose(found["standard error"], [0, error, error, error], atol=1e-15)
+    # paired: the spread of the folds themselves, five times as large, would hide all three
+    assert error < 0.3 * base.std(ddof=1) * np.sqrt(1 / 10 + 1 / 4)
+    assert found.loc["far", "p"] == pytest.approx(2 * t.sf(0.02 / error, 9))
+
+
+def test_models_that_agree_on_every_fold_have_no_gap_and_a_constant_shift_is_one() -> None:
+    folds = {"base": folds_of(np.full(10, 0.5)), "same": folds_of(np.full(10, 0.5)), "up": folds_of(np.full(10, 0.75))}
+    assert list(cv_gaps(folds, "base", ["AUC"])["gap"]) == ["none", "none", "higher"]
 
 
 def test_metrics_of_a_perfect_model(salary: Dataset) -> None:

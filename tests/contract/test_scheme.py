@@ -183,11 +183,11 @@ def test_ciphertexts_multiply_where_the_scheme_declares_it(party: Party) -> None
 
 
 @pytest.mark.parametrize("operation", ["refresh", "ask"])
-def test_what_takes_a_round_says_so(small: Party, operation: str) -> None:
-    x, _ = encrypted(small, np.ones((1, 1)))
+def test_what_takes_a_round_says_so(encrypting: Party, operation: str) -> None:
+    x, _ = encrypted(encrypting, np.ones((1, 1)))
     arguments = (x,) if operation == "refresh" else (np.sign, x)
     with pytest.raises(Unsupported, match="round with the key holder"):
-        getattr(small.evaluator, operation)(*arguments)
+        getattr(encrypting.evaluator, operation)(*arguments)
 
 
 def test_x_minus_x_is_an_encryption_of_zero(party: Party) -> None:

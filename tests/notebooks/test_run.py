@@ -12,8 +12,10 @@ import pytest
 from hepipe.study.batch import Outcome, plan_batch, run_batch
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITE = ["00_two_schemes", "01_salary_linear", "02_chd_logistic", "03_chd_tree", "08_network", "09_summary"]
-COMPARING = ["01_salary_linear", "02_chd_logistic", "03_chd_tree", "08_network"]
+COMPARING = [
+    *("01_salary_linear", "02_chd_logistic", "03_chd_tree", "04_salary_network", "05_chd_mlp", "08_network"),
+]
+SUITE = ["00_two_schemes", *COMPARING, "09_summary"]
 COLUMNS = {
     "scheme",
     "policy",

@@ -20,7 +20,9 @@ from hepipe.models.kmeans import CLUSTERERS, GAP_BITS, KMeansModel, kmeans_from_
 from hepipe.models.linear import LinearModel, linear_regression, logit_model
 from hepipe.models.mlp import MlpModel, mlp_from_sklearn
 from hepipe.models.polynomial_regression import PolynomialModel, polynomial_regression
+from hepipe.models.quantizer import Quantizer, steps_of
 from hepipe.models.schema import Column, Schema
+from hepipe.models.threshold_tree import ThresholdTreeModel, threshold_tree_from_sklearn
 from hepipe.models.tree import FORESTS, TREES, DecisionTreeModel, tree_from_sklearn
 from hepipe.models.tree_profile import Binner
 from hepipe.schemes.base import FloatArray
@@ -38,17 +40,20 @@ def from_sklearn(
     powers: str = "client",
     reveal: str = "index",
     gap_bits: float = GAP_BITS,
-) -> LinearModel | PolynomialModel | MlpModel | DecisionTreeModel | KMeansModel:
+    comparison: str = "sign",
+) -> LinearModel | PolynomialModel | MlpModel | DecisionTreeModel | ThresholdTreeModel | KMeansModel:
     """The model of a fitted estimator, alone or last in a Pipeline of an imputer and scalers.
 
     A linear or logistic regression; a linear regression after PolynomialFeatures; MLPClassifier or MLPRegressor; a tree
-    or a forest after a Binner, with an imputer before it or not; KMeans or MiniBatchKMeans.
+    or a forest after a Binner, a tree after a Quantizer, with an imputer before it or not; KMeans or MiniBatchKMeans.
 
     schema           the published range of each column, matched by name where the estimator knows names; without it
                      only |x| <= 2**16 is promised, which costs 16 bits of room. Imputer fills are published; scalers
                      are not: they are folded into the weights
     X_train, degree  for networks: see models.mlp.mlp; powers for PolynomialFeatures: see polynomial_regression
     reveal, gap_bits  for k-means, with X_train: see models.kmeans.kmeans_from_sklearn
+    comparison       for a tree after a Quantizer, or on raw values with X_train: "sign" for CKKS, "bits" for Paillier;
+                     see models.threshold_tree.threshold_tree_from_sklearn
 
     UnsupportedModel for anything else, sklearn's NotFittedError before ``fit``.
     """
@@ -56,7 +61,7 @@ def from_sklearn(
     *steps, last = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
     features = int(estimator.n_features_in_)
     if isinstance(last, (*TREES, *FORESTS)):
-        return _tree(steps, last, _schema(estimator, schema, features), features)
+        return _tree(steps, last, _schema(estimator, schema, features), comparison, X_train)
     if not isinstance(last, (*REGRESSORS, LogisticRegression, MLPClassifier, MLPRegressor, *CLUSTERERS)):
         raise UnsupportedModel(
             f"{type(last).__name__} cannot be evaluated on encrypted data here: use a linear or logistic regression, a "
@@ -86,13 +91,26 @@ def _linear(last: Any, schema: Schema, fill: FloatArray | None, slope: FloatArra
     return linear_regression(coef * slope, intercept, schema, fill)
 
 
-def _tree(steps: list[Any], last: Any, schema: Schema, features: int) -> DecisionTreeModel:
-    if not steps or not isinstance(steps[-1], Binner):
-        raise UnsupportedModel("a tree compares with published points: put hepipe's Binner right before it")
-    fill, _, _ = _folded(steps[:-1], features)
-    if not all(isinstance(step, SimpleImputer) or step == "passthrough" for step in steps[:-1]):
-        raise UnsupportedModel("a scaler before a Binner changes nothing: leave it out")
-    return tree_from_sklearn(last, schema, steps[-1].grids_, on_bins=True, fill=fill)
+def _tree(
+    steps: list[Any], last: Any, schema: Schema, comparison: str, X_train: Any
+) -> DecisionTreeModel | ThresholdTreeModel:
+    *before, points = steps if steps and isinstance(steps[-1], (Binner, Quantizer)) else [*steps, None]
+    fill, _, _ = _folded(before, len(schema.columns))
+    if not all(isinstance(step, SimpleImputer) or step == "passthrough" for step in before):
+        raise UnsupportedModel("a scaler before a tree changes nothing: leave it out")
+    if isinstance(points, Binner):
+        return tree_from_sklearn(last, schema, points.grids_, on_bins=True, fill=fill)
+    if isinstance(points, Quantizer):
+        return threshold_tree_from_sklearn(last, schema, points.steps_, comparison=comparison, fill=fill)
+    if X_train is None:
+        raise UnsupportedModel(
+            "a tree compares with published points or steps: put hepipe's Binner right before it, or for secret "
+            "thresholds its Quantizer; or give X_train, if its thresholds keep their distance from it"
+        )
+    rows = schema.to_array(X_train)
+    rows = rows if fill is None else np.where(np.isnan(rows), fill, rows)
+    found = steps_of(rows, ranges=[(column.low, column.high) for column in schema.columns])
+    return threshold_tree_from_sklearn(last, schema, found, comparison=comparison, fill=fill, X_train=rows)
 
 
 def _folded(steps: list[Any], features: int) -> tuple[FloatArray | None, FloatArray, FloatArray]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class DecisionTreeModel:
         return score.with_bound(np.array([max(classes - 1.0, 1.0)])) if classes else score
 
     def head(self, scores: FloatArray) -> npt.NDArray[Any]:
-        """At the client: see BinProfile.head."""
+        """At the client: see LeafProfile.head."""
         return self.profile.head(scores)
 
 
@@ -90,9 +91,9 @@ def tree_from_sklearn(
         grids = (schema.high[:1], *grids[1:])
     kind = "classification" if classes else "regression"
     profile = BinProfile.of(kind, schema, 1, fill, grids=grids, classes=classes)
-    leaf = _leaf_value(classes, "probability" if forest else output, len(fitted))
-    padded = _published_depth(estimator, fitted, depth)
-    parts = [_complete(one.tree_, padded, profile, on_bins, leaf) for one in fitted]
+    leaf = leaf_value(classes, "probability" if forest else output, len(fitted))
+    padded = published_depth(estimator, fitted, depth)
+    parts = [complete(one.tree_, padded, partial(_column, one.tree_, profile, on_bins), leaf) for one in fitted]
     columns = tuple(np.column_stack(level).ravel() for level in zip(*(part.columns for part in parts), strict=True))
     trees = Trees(columns, np.column_stack([part.values for part in parts]).ravel())
     if forest:
@@ -107,7 +108,8 @@ def _members(estimator: Any) -> tuple[list[Any], bool]:
     return (list(estimator.estimators_), True) if forest else ([estimator], False)
 
 
-def _published_depth(estimator: Any, fitted: list[Any], depth: int | None) -> int:
+def published_depth(estimator: Any, fitted: list[Any], depth: int | None) -> int:
+    """The depth to pad to: the one asked for, else the estimator's max_depth or its own; UnsupportedModel over 6."""
     deepest = max(one.get_depth() for one in fitted)
     published = max(min(estimator.max_depth or deepest, MAX_DEPTH), 1) if depth is None else depth
     if not max(deepest, 1) <= published <= MAX_DEPTH:
@@ -118,7 +120,7 @@ def _published_depth(estimator: Any, fitted: list[Any], depth: int | None) -> in
     return published
 
 
-def _leaf_value(classes: tuple[Any, ...], output: str, count: int) -> Callable[[FloatArray], float]:
+def leaf_value(classes: tuple[Any, ...], output: str, count: int) -> Callable[[FloatArray], float]:
     """What a leaf holds, from scikit-learn's values of the node; of a forest its share of the mean."""
     if output not in ("label", "probability"):
         raise UnsupportedModel(f"output={output!r}: use 'label' or 'probability'")
@@ -138,17 +140,21 @@ def _probability(value: FloatArray, count: int) -> float:
     return probability / count
 
 
-def _complete(tree: Any, depth: int, profile: BinProfile, on_bins: bool, leaf: Callable[[FloatArray], float]) -> Trees:
-    """One tree, padded: below a leaf that is too high, nodes that test any column and leaves that all repeat it."""
+def complete(tree: Any, depth: int, column: Callable[[int], int], leaf: Callable[[FloatArray], float]) -> Trees:
+    """One tree, padded: below a leaf that is too high, nodes that test any column and leaves that all repeat it.
+
+    column  of each node, level by level, the column of bits that it tests; any below a leaf
+    leaf    what a leaf holds, of scikit-learn's values of the node
+    """
     nodes, columns = np.array([0]), []
     for _ in range(depth):
-        columns.append(np.array([_column(tree, node, profile, on_bins) for node in nodes.tolist()]))
+        columns.append(np.array([column(node) for node in nodes.tolist()]))
         children = np.concatenate([tree.children_left[nodes], tree.children_right[nodes]])
         nodes = np.where(children < 0, np.tile(nodes, 2), children)
     return Trees(tuple(columns), np.array([leaf(tree.value[node, 0]) for node in nodes.tolist()]))
 
 
-def _column(tree: Any, node: int, profile: BinProfile, on_bins: bool) -> int:
+def _column(tree: Any, profile: BinProfile, on_bins: bool, node: int) -> int:
     """The bit that a node tests; any, here the first, below a leaf."""
     if tree.children_left[node] < 0:
         return 0

@@ -80,15 +80,30 @@ def check_grids(grids: Any, features: int) -> Grids:
 
 
 @dataclass(frozen=True, eq=False)
-class BinProfile(Profile):
-    """Raw inputs to thermometer bits, a leaf's value to a prediction.
+class LeafProfile(Profile):
+    """A leaf's value to a prediction.
 
-    grids    per raw column its points; column (f, g) of what is encrypted is [x_f <= grids[f][g]]
     classes  of a classifier, whose score is the index of one, or the probability of the second of two
     """
 
-    grids: Grids = ()
     classes: tuple[Any, ...] = ()
+
+    def head(self, scores: FloatArray) -> npt.NDArray[Any]:
+        """Predictions, shape (samples,): the score itself, or the class of the nearest index, a tie going down."""
+        if not self.classes:
+            return super().head(scores)
+        index = np.ceil(scores[:, 0] - 0.5).clip(0, len(self.classes) - 1).astype(int)
+        return np.asarray(np.asarray(self.classes)[index])
+
+
+@dataclass(frozen=True, eq=False)
+class BinProfile(LeafProfile):
+    """Raw inputs to thermometer bits, a leaf's value to a prediction.
+
+    grids  per raw column its points; column (f, g) of what is encrypted is [x_f <= grids[f][g]]
+    """
+
+    grids: Grids = ()
 
     @property
     def input_bound(self) -> FloatArray:
@@ -105,10 +120,3 @@ class BinProfile(Profile):
         array = self.checked(X)
         bits = [column[:, None] <= grid for column, grid in zip(array.T, self.grids, strict=True)]
         return np.concatenate(bits, axis=1).astype(np.float64)
-
-    def head(self, scores: FloatArray) -> npt.NDArray[Any]:
-        """Predictions, shape (samples,): the score itself, or the class of the nearest index, a tie going down."""
-        if not self.classes:
-            return super().head(scores)
-        index = np.ceil(scores[:, 0] - 0.5).clip(0, len(self.classes) - 1).astype(int)
-        return np.asarray(np.asarray(self.classes)[index])

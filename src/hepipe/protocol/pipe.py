@@ -24,7 +24,8 @@ from hepipe.schemes.base import CipherTensor
 from hepipe.schemes.frames import Kind, kind_of
 
 MAX_BYTES = 1 << 28
-"""Of one message, unless the caller says less: the relinearization keys of the largest ring fit."""
+"""Of one message, unless the caller says less: relinearization keys of the largest ring fit, and 13 Galois keys more at
+N = 16384."""
 TIMEOUT_S = 60.0
 _GOODBYE = b""
 ROUNDS = {

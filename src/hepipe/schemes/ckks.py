@@ -232,7 +232,7 @@ class CkksEvaluator(Ledger):
         self._own(x)
         data, masks = [], []
         for block in self._rerandomized(x, room.level):
-            fresh = [random_integers(self.parameters.poly_modulus_degree, room.mask_bits) for _ in block]
+            fresh = [random_integers(self.parameters.poly_modulus_degree, room.limit) for _ in block]
             data.append([self._shifted(item, r, room.level, x.log_scale) for item, r in zip(block, fresh, strict=True)])
             masks.append(fresh)
         return replace(x, data=data, level=room.level), masks

@@ -1,4 +1,7 @@
-"""What the owner of a CKKS key does: encode and encrypt, decrypt and decode, and both without rounding for a round."""
+"""What the owner of a CKKS key does: encode and encrypt, decrypt and decode, and its half of a round in whole numbers.
+
+A CKKS decryption must never be published: two of them give away the secret key (Li and Micciancio, eprint 2020/1533).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tenseal.sealapi as sealapi
 
-from hepipe.errors import KeyMismatch, OutOfRange
+from hepipe.errors import KeyMismatch, OutOfRange, Unsupported
 from hepipe.schemes import seal
 from hepipe.schemes.base import CipherTensor, FloatArray, Plain, blocks
 from hepipe.schemes.checks import check_fresh, check_values
@@ -41,6 +44,8 @@ class CkksEncryptor:
 
     def encrypt_integers(self, coefficients: Masks, shape: tuple[int, int], bound: FloatArray) -> CipherTensor:
         """Encrypt whole coefficients, which are at the base scale, at the full level: seeded, by the key owner only."""
+        if not self._symmetric:
+            raise Unsupported("a round is answered by the owner of the key: make the encryptor from the secret key")
         depth, scale = self.parameters.depth, self.parameters.log_scale
         data = [[self._encrypt_polynomial(c, depth) for c in row] for row in coefficients]
         return CipherTensor(data, shape, depth, scale, bound, self.key_id)
@@ -75,8 +80,7 @@ class CkksDecryptor:
 
     def decrypt(self, x: CipherTensor) -> FloatArray:
         """Values of shape (samples, features); OutOfRange if one lies outside the tensor's stated bound."""
-        if x.key_id != self.key_id:
-            raise KeyMismatch(f"a ciphertext of key {x.key_id[:8]} given to the holder of key {self.key_id[:8]}")
+        self._check_key(x)
         values = np.empty(x.shape)
         for block, rows in zip(x.data, blocks(x.shape[0], self.parameters.slots), strict=True):
             for feature, item in enumerate(block):
@@ -89,6 +93,7 @@ class CkksDecryptor:
 
     def decrypt_integers(self, x: CipherTensor) -> Masks:
         """The coefficients of every ciphertext, exact, noise included: for the key holder's half of a round."""
+        self._check_key(x)
         count, degree = len(self.parameters.primes_at(x.level)), self.parameters.poly_modulus_degree
         result, plain = [], sealapi.Plaintext()
         for block in x.data:
@@ -98,6 +103,10 @@ class CkksDecryptor:
                 row.append(to_integers(self._context, plaintext_words(plain, count, degree), x.level))
             result.append(row)
         return result
+
+    def _check_key(self, x: CipherTensor) -> None:
+        if x.key_id != self.key_id:
+            raise KeyMismatch(f"a ciphertext of key {x.key_id[:8]} given to the holder of key {self.key_id[:8]}")
 
     def _decrypt(self, item: Any, samples: int) -> FloatArray:
         plain = sealapi.Plaintext()

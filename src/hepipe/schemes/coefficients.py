@@ -48,9 +48,9 @@ def to_words(context: seal.Context, integers: Integers, level: int) -> Residues:
     return transformed
 
 
-def random_integers(count: int, bits: int) -> Integers:
-    """Uniform in [-2**bits, 2**bits), from the operating system's randomness."""
-    return np.array([secrets.randbits(bits + 1) - (1 << bits) for _ in range(count)], dtype=object)
+def random_integers(count: int, limit: int) -> Integers:
+    """Uniform in [-limit, limit), from the operating system's randomness."""
+    return np.array([secrets.randbelow(2 * limit) - limit for _ in range(count)], dtype=object)
 
 
 def scaled(integers: Integers, bits: float) -> Integers:

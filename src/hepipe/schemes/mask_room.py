@@ -18,13 +18,13 @@ class MaskRoom(NamedTuple):
     """Where a tensor is masked, and how well.
 
     level      at which it travels: the lowest at which a mask hides a whole ciphertext to 40 bits, else its own
-    mask_bits  each coefficient of the mask is uniform in [-2**mask_bits, 2**mask_bits)
+    limit      each coefficient of the mask is uniform in [-limit, limit), limit = q / 4
     bits       a masked coefficient is within 2**-bits statistically of one that hides another value, a ciphertext of N
                coefficients within N * 2**-bits
     """
 
     level: int
-    mask_bits: int
+    limit: int
     bits: float
 
 
@@ -39,8 +39,10 @@ def mask_room(
     hidden = log_scale + max(log2_bound(bound), 0.0)
     wanted = LEAST_BITS + math.log2(parameters.poly_modulus_degree)
     # The answer is at the base scale, and masked as well.
-    top = parameters.capacity_bits(parameters.depth) + min(log_scale - parameters.log_scale, 0.0)
-    rooms = [_room(min(parameters.capacity_bits(at), top), hidden, at) for at in range(parameters.depth + 1)]
+    grows = max(math.ceil(parameters.log_scale - log_scale), 0)
+    top = _quarter(parameters, parameters.depth) >> grows
+    limits = [max(min(_quarter(parameters, at), top), 1) for at in range(parameters.depth + 1)]
+    rooms = [MaskRoom(at, limit, math.log2(limit) - hidden) for at, limit in enumerate(limits)]
     found = next((room for room in rooms[: level + 1] if room.bits >= wanted), rooms[level])
     if found.bits < LEAST_BITS and not seen:
         enough = next((f"at level {room.level}" for room in rooms if room.bits >= LEAST_BITS), "with a longer modulus")
@@ -52,6 +54,6 @@ def mask_room(
     return found
 
 
-def _room(capacity: float, hidden: float, level: int) -> MaskRoom:
-    bits = math.floor(capacity)
-    return MaskRoom(level, bits, bits - hidden)
+def _quarter(parameters: CkksParameters, level: int) -> int:
+    """2**capacity_bits, exact: values keep below it, so that the sum with a mask keeps below q / 2."""
+    return math.prod(parameters.primes_at(level)) // 4

@@ -20,8 +20,11 @@ from hepipe.study.execute import Value, end_kernels, execute
 from hepipe.study.show import SUMMARY
 
 PROFILES: dict[str, dict[str, Value]] = {
-    "smoke": {"N_QUERIES": 16, "SIGMOID_QUERIES": 4, "TREE_QUERIES": 4, "REPEATS": 1, "SECURITY_BITS": 0},
-    "quick": {"SIGMOID_QUERIES": 8, "TREE_QUERIES": 4, "REPEATS": 3},
+    "smoke": {
+        **{"N_QUERIES": 16, "SIGMOID_QUERIES": 4, "TREE_QUERIES": 4, "ROUND_QUERIES": 2},
+        **{"REPEATS": 1, "CV_REPEATS": 1, "SECURITY_BITS": 0},
+    },
+    "quick": {"SIGMOID_QUERIES": 8, "TREE_QUERIES": 2, "ROUND_QUERIES": 1, "REPEATS": 2, "CV_REPEATS": 2},
     "full": {},
 }
 """Parameters of the notebooks by profile. Only *smoke* uses insecure test keys; *full* is what the notebooks say."""

@@ -112,7 +112,15 @@ def _security(measured: Sequence[Measurement]) -> str:
 
 
 def _samples(comparisons: Sequence[Compared]) -> str:
-    return "; ".join(f"{compared.model}: {compared.samples} rows, metric {compared.metric}" for compared in comparisons)
+    models: dict[str, list[str]] = {}
+    for one in comparisons:
+        models.setdefault(f"{counted(one.samples, 'row')}, metric {one.metric}", []).append(one.model)
+    return "; ".join(f"{' and '.join(names)}: {rows}" for rows, names in models.items())
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things, with the plural where there is not one."""
+    return f"{count} {noun}" + "s" * (count != 1)
 
 
 def _repeats(measured: Sequence[Measurement]) -> str:
@@ -132,6 +140,18 @@ def findings(compared: Compared) -> list[str]:
         return [f"Only the clear scheme was run: {compared.metric} {compared.measurements[0].metric_clear:.4f}."]
     said = [_quality(compared, hidden), _precision(hidden), _cost(hidden), _traffic(hidden)]
     return [sentence for sentence in said if sentence]
+
+
+def gap_sentence(gaps: pd.DataFrame) -> str:
+    """One sentence on ``uncertainty.cv_gaps``: how far each model lies from the baseline, and whether that is a gap."""
+    difference = next(str(name) for name in gaps if str(name).startswith("minus "))
+    parts = [
+        f"{row['model']} {row[difference]:+.4f} ± {row['standard error']:.4f} {row['metric']} (p = {row['p']:.2g}, gap "
+        f"{row['gap']})"
+        for row in gaps.to_dict(orient="records")
+        if f"minus {row['model']}" != difference
+    ]
+    return f"Fold for fold, {difference}: {'; '.join(parts)}."
 
 
 _SPELLED = {"ckks": "CKKS", "paillier": "Paillier"}
@@ -183,7 +203,7 @@ def _traffic(hidden: Sequence[Measurement]) -> str:
     slow = NETWORKS[-1]
     parts = [
         f"{_scheme(item)} sends {number(item.bytes_up / 2**10)} KiB up and {number(item.bytes_down / 2**10)} KiB down "
-        f"in {item.rounds} rounds, {number(item.network_ms(slow))} ms a batch over {slow.name} (modelled)"
+        f"in {counted(item.rounds, 'round')}, {number(item.network_ms(slow))} ms a batch over {slow.name} (modelled)"
         for item in hidden
     ]
     return f"{'; '.join(parts)}."

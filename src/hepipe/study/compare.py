@@ -51,7 +51,7 @@ def compare(
     precision_bits: float | None = None,
     progress: ProgressMode = "auto",
 ) -> Comparison:
-    """Predict X under each scheme and policy ``repeats`` times after a warm-up, once row by row, once as a batch.
+    """Predict X under each scheme and policy ``repeats`` times after a warm-up, the first row alone and all as a batch.
 
     schemes, policies  sequences, or one comma-separated string as notebooks pass them
     y                  true targets, for accuracy (classification) or R2 (regression); None leaves both NaN
@@ -82,11 +82,13 @@ def _measure(model: Any, planned: Plan, X: Any, y: Any, repeats: int) -> Measure
     with keygen("keygen"):
         client = Client(planned)
         server = Server(model, client.public_bytes(), planned.policy, allow_insecure=True)
-    one, batch = Stopwatch(), Stopwatch()
+    one = batch = Stopwatch()
     for watch in (Stopwatch(), *[one] * repeats):  # the first is the warm-up
-        _query(client, server, X[:1], watch)
-    for watch in (Stopwatch(), *[batch] * repeats):
-        scores, traffic, result = _query(client, server, X, watch)
+        scores, traffic, result = _query(client, server, X[:1], watch)
+    if len(X) > 1:  # a batch of one row has just been measured
+        batch = Stopwatch()
+        for watch in (Stopwatch(), *[batch] * repeats):
+            scores, traffic, result = _query(client, server, X, watch)
     with offline("pools"):
         ahead = _fill(planned, client, server, model)
     reference = clear_scores(model, X, planned.policy, selects=planned.parameters.name == "paillier")

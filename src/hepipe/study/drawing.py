@@ -7,11 +7,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from hepipe.study.captions import number
+from hepipe.study.datasets import Dataset
+from hepipe.study.measure import Measurement
 
 COLOURS = {"clear": "#6e6e6e", "paillier": "#c1440e", "ckks": "#0068a8"}
 """Of the schemes, told apart with any colour vision and in grey."""
@@ -49,6 +52,18 @@ def title(picture: Picture, text: str, *caveats: str) -> None:
     """What a figure is about, and under it in capitals what forbids to quote it."""
     lines = [text, " · ".join(caveats)] if caveats else [text]
     picture.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+
+
+def caveats(dataset: Dataset | None, measurements: Sequence[Measurement]) -> list[str]:
+    """What forbids to quote a figure: generated data, test keys."""
+    synthetic = dataset is not None and dataset.synthetic
+    insecure = any(item.insecure for item in measurements)
+    return ["SYNTHETIC DATA"] * synthetic + ["INSECURE TEST KEYS"] * insecure
+
+
+def weak_keys(table: pd.DataFrame) -> list[str]:
+    """The same for a table with a column of security bits."""
+    return ["INSECURE TEST KEYS"] if (table["security bits"] == "insecure").any() else []
 
 
 def plain(axes: Axes) -> None:

@@ -133,7 +133,7 @@ class _Encrypted(MetaEstimatorMixin, BaseEstimator, CallbackSupportMixin):  # ty
         return self
 
     def _imported(self, schema: Schema | None, X: FloatArray) -> Any:
-        return from_sklearn(self.estimator_, schema)
+        return from_sklearn(self.estimator_, schema, comparison="bits" if self.scheme == "paillier" else "sign")
 
     def _schema(self, X: FloatArray, names: Any) -> Schema | None:
         if self.schema is not None or self.input_bound is None:

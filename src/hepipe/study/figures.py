@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from hepipe.study.captions import counted
 from hepipe.study.crossover import HOME, encrypted, equal_rtt, equal_up_mbit, with_rtt, with_up_mbit
 from hepipe.study.datasets import Dataset
-from hepipe.study.drawing import INK, Picture, colour, dots, key, log_axis, plain, room, short, title
+from hepipe.study.drawing import (
+    INK,
+    Picture,
+    caveats,
+    colour,
+    dots,
+    key,
+    log_axis,
+    plain,
+    room,
+    short,
+    title,
+    weak_keys,
+)
 from hepipe.study.measure import NETWORKS, Measurement, Timing
 from hepipe.study.tables import STAGES, Compared
-
-MARKERS = {"o": "circle", "s": "square", "D": "diamond", "^": "triangle"}
-"""By what is revealed, in the order in which it appears."""
 
 
 def figure_phases(compared: Compared, dataset: Dataset | None) -> Picture:
@@ -27,7 +37,7 @@ def figure_phases(compared: Compared, dataset: Dataset | None) -> Picture:
     left, right = picture.subplots(1, 2, sharey=True)
     for axes, timings, label in (
         (left, [item.one for item in compared.measurements], "one row a query"),
-        (right, [item.batch for item in compared.measurements], f"{compared.samples} rows a query"),
+        (right, [item.batch for item in compared.measurements], f"{counted(compared.samples, 'row')} a query"),
     ):
         series = {name: _phases(timing, name) for name, timing in zip(names, timings, strict=True)}
         dots(axes, [*STAGES, "total"], series, names)
@@ -35,23 +45,23 @@ def figure_phases(compared: Compared, dataset: Dataset | None) -> Picture:
         room(axes, [value[0] for values in series.values() for value in values if value])
         axes.set_title(label, fontsize=10, loc="left", color=INK)
     key(picture, names)
-    title(picture, f"Time by phase: {compared.model}", *_caveats(dataset, compared.measurements))
+    title(picture, f"Time by phase: {compared.model}", *caveats(dataset, compared.measurements))
     return picture
 
 
 def figure_bytes(compared: Compared, dataset: Dataset | None) -> Picture:
     """KiB that travel for one batch, and once for the keys."""
     picture, names = Picture(8, 2.8), _names(compared.measurements)
-    axes = picture.subplots()
+    axes, rows = picture.subplots(), counted(compared.samples, "row")
     series = {
         name: [value / 2**10 for value in (item.bytes_up, item.bytes_down, item.key_bytes)]
         for name, item in zip(names, compared.measurements, strict=True)
     }
-    dots(axes, [f"up, {compared.samples} rows", f"down, {compared.samples} rows", "public keys, once"], series, names)
+    dots(axes, [f"up, {rows}", f"down, {rows}", "public keys, once"], series, names)
     log_axis(axes, "x", "KiB (log)")
     room(axes, [value for values in series.values() for value in values])
     key(picture, names)
-    title(picture, f"Bytes: {compared.model}", *_caveats(dataset, compared.measurements))
+    title(picture, f"Bytes: {compared.model}", *caveats(dataset, compared.measurements))
     return picture
 
 
@@ -78,7 +88,7 @@ def figure_precision(compared: Compared, dataset: Dataset | None) -> Picture:
     axes.set_ylim(len(names) - 0.35, -0.6)
     log_axis(axes, "x", "largest error of a score (log)")
     room(axes, shown or [1.0], 0.15, 0.15, decades=1.5)
-    title(picture, f"Error budget: {compared.model}", *_caveats(dataset, compared.measurements))
+    title(picture, f"Error budget: {compared.model}", *caveats(dataset, compared.measurements))
     return picture
 
 
@@ -102,11 +112,11 @@ def figure_network(compared: Compared, dataset: Dataset | None) -> Picture:
     heights = _apart([values[-1] for values in lines], gap)
     for name, item, values, height in zip(names, compared.measurements, lines, heights, strict=True):
         axes.plot(values, "o-", color=names[name], linewidth=2)
-        _end_label(axes, len(places) - 1, height, f"{name}, {item.rounds} rounds", names[name])
+        _end_label(axes, len(places) - 1, height, f"{name}, {counted(item.rounds, 'round')}", names[name])
     axes.set_xticks(range(len(places)), places)
     axes.set_xlim(-0.3, len(places) - 0.1)
-    log_axis(axes, "y", f"ms for {compared.samples} rows (log)")
-    title(picture, f"Latency with a network (modelled): {compared.model}", *_caveats(dataset, compared.measurements))
+    log_axis(axes, "y", f"ms for {counted(compared.samples, 'row')} (log)")
+    title(picture, f"Latency with a network (modelled): {compared.model}", *caveats(dataset, compared.measurements))
     return picture
 
 
@@ -126,7 +136,10 @@ def _end_label(axes: Axes, x: float, y: float, text: str, shade: str) -> None:
 
 
 def figure_networks(comparisons: Sequence[Compared], dataset: Dataset | None) -> Picture:
-    """Modelled latency of a query over the networks: a panel for each comparison, in rows of four."""
+    """Modelled latency of a query over the networks: a panel for each comparison, in rows of four.
+
+    Policies other than "polynomial" are dashed.
+    """
     across = min(4, len(comparisons))
     picture, names = Picture(3.1 * across, 0.9 + 2.9 * math.ceil(len(comparisons) / across)), _all_names(comparisons)
     panels = picture.subplots(math.ceil(len(comparisons) / across), across, sharey=True, squeeze=False).ravel()
@@ -134,7 +147,8 @@ def figure_networks(comparisons: Sequence[Compared], dataset: Dataset | None) ->
         plain(axes)
         for item in compared.measurements:
             values = [item.batch.total, *(item.network_ms(network) for network in NETWORKS)]
-            axes.plot(values, "o-", color=names[item.scheme], linewidth=2, markersize=4)
+            line = "o-" if item.policy == "polynomial" else "o--"
+            axes.plot(values, line, color=names[item.scheme], linewidth=2, markersize=4)
         axes.set_xticks(range(1 + len(NETWORKS)), ["no\nnetwork", *(n.name.replace(" ", "\n") for n in NETWORKS)])
         axes.tick_params(axis="x", labelsize=8)
         log_axis(axes, "y", "ms a query (log)" if axes.get_subplotspec().is_first_col() else "")
@@ -143,7 +157,7 @@ def figure_networks(comparisons: Sequence[Compared], dataset: Dataset | None) ->
         axes.set_visible(False)
     key(picture, names)
     weak = [item for compared in comparisons for item in compared.measurements]
-    title(picture, "Latency over the networks (modelled)", *_caveats(dataset, weak))
+    title(picture, "Latency over the networks (modelled)", *caveats(dataset, weak))
     return picture
 
 
@@ -174,7 +188,7 @@ def figure_crossover(comparisons: Sequence[Compared], dataset: Dataset | None) -
             _ring(axes, encrypted(compared), network, equal, unit)
     key(picture, names)
     weak = [item for compared in comparisons for item in compared.measurements]
-    title(picture, "Where the winner changes (modelled)", *_caveats(dataset, weak))
+    title(picture, "Where the winner changes (modelled)", *caveats(dataset, weak))
     return picture
 
 
@@ -192,9 +206,11 @@ def _ring(axes: Axes, items: Sequence[Measurement], network: Any, equal: Any, un
 
 
 def _panel_title(axes: Axes, compared: Compared) -> None:
-    rows = f"{compared.samples} row" + "s" * (compared.samples != 1)
+    rows = counted(compared.samples, "row")
     lines = compared.model.replace(", ", "\n", 1)
-    axes.set_title(f"{lines}, {rows}", fontsize=9, loc="left", color=INK)
+    others = {item.policy for item in compared.measurements} - {"polynomial"}
+    dashed = "".join(f", dashed: policy {policy}" for policy in sorted(others))
+    axes.set_title(f"{lines}, {rows}{dashed}", fontsize=9, loc="left", color=INK)
 
 
 def _all_names(comparisons: Sequence[Compared]) -> dict[str, str]:
@@ -217,7 +233,7 @@ def figure_primitives(table: pd.DataFrame) -> Picture:
         room(axes, [value for values in series.values() for value in values if value])
         axes.set_title(label, fontsize=10, loc="left", color=INK)
     key(picture, names)
-    title(picture, "The price of one operation", *_weak(table))
+    title(picture, "The price of one operation", *weak_keys(table))
     return picture
 
 
@@ -246,7 +262,7 @@ def figure_slots(curve: pd.DataFrame) -> Picture:
     log_axis(axes, "x", "values in one query (log)")
     log_axis(axes, "y", "ms per value (log)")
     axes.set_xlim(0.8, 4 * float(curve["values"].max()))
-    title(picture, "Slots change everything: encrypt, multiply, re-randomise, decrypt", *_weak(curve))
+    title(picture, "Slots change everything: encrypt, multiply, re-randomise, decrypt", *weak_keys(curve))
     return picture
 
 
@@ -271,56 +287,28 @@ def figure_uncertainty(
     axes.set_xlim(left, right + 0.3 * (right - left))
     axes.set_yticks([])
     axes.set_xlabel(f"{metric}; grey: {label}", fontsize=9, color=INK)
-    title(picture, f"{metric[:1].upper()}{metric[1:]} of a single split says little", *_caveats(dataset, []))
+    title(picture, f"{metric[:1].upper()}{metric[1:]} of a single split says little", *caveats(dataset, []))
     return picture
 
 
-def figure_summary(results: pd.DataFrame) -> Picture:
-    """Quality and cost of every model and scheme of ``read_results``; the mark says what is revealed.
-
-    Bars are one standard error of an accuracy, from the number of rows it was measured on.
-    """
-    results = results[results["metric encrypted"].notna()]
-    cases = [part for _, part in results.groupby(["notebook", "model"], sort=False)]
-    picture = Picture(11, 1.8 + 0.75 * len(cases))
-    if not cases:
-        title(picture, "No results yet")
-        return picture
-    revealed = dict(zip(results["reveals"].unique(), cycle(MARKERS), strict=False))
-    shapes = [revealed[part["reveals"].iloc[0]] for part in cases]
-    names = {str(name): colour(str(name)) for name in results["scheme"].unique()}
-    left, right = picture.subplots(1, 2, sharey=True, width_ratios=(1, 1.3))
-    quality = {name: [_of(part, name, _quality) for part in cases] for name in names}
-    cost = {name: [_of(part, name, lambda row: float(row["batch: total ms"])) for part in cases] for name in names}
-    rows = [_case(part.iloc[0]) for part in cases]
-    dots(left, rows, quality, names, shapes, text=lambda value: f"{value:.4f}")
-    left.set_xlim(min(0.0, float(results["metric encrypted"].min())), 1.3)
-    left.set_xticks(np.arange(0, 1.1, 0.2))
-    left.set_xlabel("metric, encrypted; bars: one standard error", fontsize=9, color=INK)
-    dots(right, rows, cost, names, shapes)
-    log_axis(right, "x", "ms per row in a batch (log)")
-    room(right, list(results["batch: total ms"]))
-    key(picture, names)
-    marks = ", ".join(f"{MARKERS[shape]} {what}" for what, shape in revealed.items())
-    synthetic = ["SYNTHETIC DATA"] if results["synthetic"].any() else []
-    title(picture, "Quality against cost", *synthetic, *_weak(results))
-    picture.supxlabel(f"Revealed to the client: {marks}", fontsize=9, color=INK)
+def figure_gaps(gaps: pd.DataFrame, dataset: Dataset | None) -> Picture:
+    """How far each model of ``uncertainty.cv_gaps`` lies from the baseline: a panel a metric, bars of two errors."""
+    difference = next(str(name) for name in gaps if str(name).startswith("minus "))
+    gaps = gaps[gaps["model"] != difference.removeprefix("minus ")]
+    metrics, models = list(gaps["metric"].unique()), [str(name) for name in gaps["model"].unique()]
+    picture = Picture(4.5 * len(metrics), 1.4 + 0.45 * len(models))
+    for axes, metric in zip(picture.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
+        part = gaps[gaps["metric"] == metric]
+        bars = [
+            (mean, mean - 2 * error, mean + 2 * error) for mean, error in part[[difference, "standard error"]].values
+        ]
+        dots(axes, models, {difference: bars}, {difference: INK}, text=lambda value: f"{value:+.4f}")
+        axes.axvline(0, color=INK, linewidth=1)
+        far = max(abs(end) for bar in bars for end in bar) or 1e-3
+        axes.set_xlim(-1.1 * far, 1.8 * far)
+        axes.set_xlabel(f"{metric} {difference}; bars: two standard errors", fontsize=9, color=INK)
+    title(picture, "A bar across zero is no gap", *caveats(dataset, []))
     return picture
-
-
-def _of(part: pd.DataFrame, scheme: str, take: Callable[[pd.Series], Any]) -> Any:
-    rows = part[part["scheme"] == scheme]
-    return take(rows.iloc[0]) if len(rows) else None
-
-
-def _quality(row: pd.Series) -> tuple[float, float, float]:
-    value = float(row["metric encrypted"])
-    error = math.sqrt(value * (1 - value) / row["samples"]) if row["metric"] == "accuracy" else 0.0
-    return value, value - error, value + error
-
-
-def _case(row: pd.Series) -> str:
-    return f"{row['model']}\n{row['data']}, {row['samples']} rows, {row['metric']}"
 
 
 def _names(measurements: Sequence[Measurement]) -> dict[str, str]:
@@ -342,13 +330,3 @@ def _phases(timing: Timing, name: str) -> list[tuple[float, float, float] | None
         times = np.sum([timing.phases[phase] for phase in phases], axis=0) / timing.samples
         parts.append((float(np.median(times)), float(times.min()), float(times.max())))
     return [*parts, whole]
-
-
-def _caveats(dataset: Dataset | None, measurements: Sequence[Measurement]) -> list[str]:
-    synthetic = dataset is not None and dataset.synthetic
-    insecure = any(item.insecure for item in measurements)
-    return ["SYNTHETIC DATA"] * synthetic + ["INSECURE TEST KEYS"] * insecure
-
-
-def _weak(table: pd.DataFrame) -> list[str]:
-    return ["INSECURE TEST KEYS"] if (table["security bits"] == "insecure").any() else []

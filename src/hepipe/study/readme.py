@@ -10,6 +10,7 @@ import pandas as pd
 from hepipe.errors import DataError
 from hepipe.study.captions import cell
 from hepipe.study.report import RANDOM, read_results
+from hepipe.study.suite import largest
 from hepipe.study.support import model_table, support_table
 
 COLUMNS = {
@@ -17,6 +18,7 @@ COLUMNS = {
     "model": "model",
     "scheme": "scheme",
     "policy": "policy",
+    "samples": "rows",
     "security bits": "security bits",
     "metric": "metric",
     "metric clear": "clear",
@@ -48,15 +50,16 @@ def update(readme: Path, results: Path) -> bool:
 
 
 def results_part(results: Path) -> str:
-    """The closing tables of all notebooks, and what they were measured on."""
+    """Of the closing tables of all notebooks each model once, and what they were measured on."""
     frame = read_results(results)
     if frame.empty:
         raise DataError(f"{results}: no results to show: run `make full` first")
     # Prices of single operations are no models, and what the clear scheme finds is a column of the others.
-    frame = frame[(frame["data"] != RANDOM) & (frame["scheme"] != "clear")]
+    frame = largest(frame[(frame["data"] != RANDOM) & (frame["scheme"] != "clear")])
     sources = ", ".join(f"{name}{' (synthetic)' if made_up else ''}" for name, made_up in _sources(frame))
     machines = " and ".join(sorted({f"commit {row.commit}, {row.date}" for row in frame.itertuples()}))
-    note = f"Data: {sources}. Full profile, both parties on one machine, one thread: {machines}."
+    how = "Each scheme with its largest batch. Full profile, both parties on one machine, one thread"
+    note = f"Data: {sources}. {how}: {machines}."
     return f"{markdown(frame[list(COLUMNS)].rename(columns=COLUMNS))}\n\n{note}"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from hepipe.errors import DataError
-from hepipe.study.captions import PLAN_NOTE, Table, data_text, findings, footer, number, with_footer
+from hepipe.study.captions import PLAN_NOTE, Table, data_text, findings, footer, gap_sentence, number, with_footer
 from hepipe.study.datasets import Dataset
 from hepipe.study.measure import commit, machine
 from hepipe.study.tables import (
@@ -38,6 +38,7 @@ __all__ = [
     "error_budget_table",
     "findings",
     "footer",
+    "gap_sentence",
     "network_table",
     "output_folder",
     "paired_table",
@@ -128,8 +129,18 @@ def read_results(folder: str | Path, schemes: str | None = None) -> pd.DataFrame
 
 
 SUMMARY = (
-    *("scheme", "data", "model", "samples", "security bits", "metric", "metric clear", "metric encrypted", "agreement"),
-    *("precision bits (min)", "one: total ms", "batch: total ms", "rounds", "KiB up", "KiB down", "key MiB", "reveals"),
+    *("scheme", "policy", "data", "model", "samples", "security bits", "metric", "metric clear", "metric encrypted"),
+    *(
+        "agreement",
+        "precision bits (min)",
+        "one: total ms",
+        "batch: total ms",
+        "rounds",
+        "KiB up",
+        "KiB down",
+        "key MiB",
+        "reveals",
+    ),
 )
 """Columns of the summary over all notebooks."""
 _ORIGIN = ("notebook", "synthetic", "date", "commit")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from hepipe.study.measure import NETWORKS, Measurement, Timing, precision_bits
 from hepipe.study.plan import Plan
+from hepipe.study.uncertainty import SIGNIFICANCE
 
 STAGES = {
     "encrypt": ("encrypt",),
@@ -19,9 +20,6 @@ STAGES = {
     "wire": ("upload", "download"),
 }
 """Phases as the tables show them; *wire* is the packing and strict parsing of frames both ways, without a network."""
-
-SIGNIFICANCE = 0.05
-"""A gap whose exact p-value is not below this is called none."""
 
 
 class Compared(Protocol):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import t
 from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import (
     accuracy_score,
@@ -28,6 +31,8 @@ from hepipe.study.splits import TUTORIAL_DROPPED, TUTORIAL_TEST_SHARE
 
 FOLDS = 5
 TEST_SHARE = 1 / FOLDS
+SIGNIFICANCE = 0.05
+"""A gap whose p-value is not below this is called none."""
 
 Scores = dict[str, float]
 _LABELS: dict[str, Callable[..., float]] = {
@@ -83,16 +88,41 @@ def cv_summary(folds: pd.DataFrame) -> pd.DataFrame:
     Machine Learning 52, 2003). The last column is the mean of the first repeat, which is a plain 5-fold.
     """
     values = folds.drop(columns=["repeat", "fold"])
-    factor = np.sqrt(1 / len(values) + TEST_SHARE / (1 - TEST_SHARE))
     return pd.DataFrame(
         {
             "metric": values.columns,
             "mean": values.mean().to_numpy(),
             "sd of folds": values.std(ddof=0).to_numpy(),
-            "standard error": factor * values.std(ddof=1).to_numpy(),
+            "standard error": _shared_rows(len(values)) * values.std(ddof=1).to_numpy(),
             "mean of first repeat": values[folds["repeat"] == 0].mean().to_numpy(),
         }
     )
+
+
+def _shared_rows(folds: int) -> float:
+    """What turns the deviation of the folds into the standard error of their mean: training rows are shared."""
+    return math.sqrt(1 / folds + TEST_SHARE / (1 - TEST_SHARE))
+
+
+def cv_gaps(
+    folds: Mapping[str, pd.DataFrame], baseline: str, names: Sequence[str] = ("accuracy", "AUC")
+) -> pd.DataFrame:
+    """Whether models differ from ``baseline`` by more than chance: paired by fold, a row for each model and metric.
+
+    folds  by model, ``repeated_cv`` of the same data, repeats and seed, so that fold for fold the rows are the same
+    names  of the metrics
+
+    p is that of the corrected resampled t-test (Nadeau and Bengio); ``gap`` is "none" where it is not below 0.05.
+    """
+    rows = []
+    for model, metric in product(folds, names):
+        difference = (folds[model][metric] - folds[baseline][metric]).to_numpy()
+        mean, error = float(difference.mean()), _shared_rows(len(difference)) * float(difference.std(ddof=1))
+        p_value = 2 * float(t.sf(abs(mean) / error, len(difference) - 1)) if error else float(mean == 0)
+        gap = "none" if p_value >= SIGNIFICANCE else "higher" if mean > 0 else "lower"
+        found = {"mean": float(folds[model][metric].mean()), f"minus {baseline}": mean, "standard error": error}
+        rows.append({"model": model, "metric": metric, **found, "p": p_value, "gap": gap})
+    return pd.DataFrame(rows)
 
 
 def balanced_draws(estimator: BaseEstimator, dataset: Dataset, draws: int = 200, seed: int = 0) -> pd.DataFrame:
