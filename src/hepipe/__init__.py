@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hepipe.protocol.parties import Client, Server
     from hepipe.schemes.registry import scheme
     from hepipe.service.client import RemoteServer
+    from hepipe.service.mailbox import MailboxServer
     from hepipe.study.compare import compare
     from hepipe.study.datasets import load
     from hepipe.study.estimators import EncryptedClassifier, EncryptedClusterer, EncryptedRegressor
@@ -25,6 +26,7 @@ __all__ = [
     "EncryptedClassifier",
     "EncryptedClusterer",
     "EncryptedRegressor",
+    "MailboxServer",
     "RemoteServer",
     "Server",
     "compare",
@@ -42,6 +44,7 @@ _HOMES = {
     "EncryptedClassifier": "study.estimators",
     "EncryptedClusterer": "study.estimators",
     "EncryptedRegressor": "study.estimators",
+    "MailboxServer": "service.mailbox",
     "RemoteServer": "service.client",
     "Server": "protocol.parties",
     "compare": "study.compare",

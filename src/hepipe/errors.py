@@ -57,3 +57,7 @@ class RunFailed(HepipeError):
 
 class PeerLost(HepipeError):
     """The process at the other end is gone, was too slow, or closed without a goodbye."""
+
+
+class StoreFailed(HepipeError):
+    """An object store that cannot be reached, refuses, or cannot do what a mailbox needs."""
