@@ -34,7 +34,7 @@ _HEAD = struct.Struct(">4sBBHI32s16s16s32sQ")
 LETTER_BYTES = _HEAD.size + 32
 MODELS, KEYS, JOBS = "models", "keys", "jobs"
 MODEL_ID = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"([0-9a-f]{32})\.(request|reply|claim|alive|ask|answer)(?:-(\d{1,4}))?(?:-(\d{1,6}))?")
+_NAME = re.compile(r"([0-9a-f]{32})\.(request|reply|claim|alive|ask|answer)(?:-([1-9]\d{0,3})(?:-([1-9]\d{0,5}))?)?")
 _NUMBERS = {"request": 0, "reply": 0, "claim": 1, "alive": 1, "ask": 2, "answer": 2}
 
 

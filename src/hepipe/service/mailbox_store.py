@@ -130,8 +130,9 @@ class Store:
     def _try(self) -> None:
         """Unsupported unless a second create of one object is refused here and now."""
         name = _mark()
+        first = self.create(name, b"first")
         try:
-            if not self.create(name, b"first") or self.create(name, b"other") or self.read(name, 5) != b"first":
+            if not first or self.create(name, b"other") or self.read(name, 5) != b"first":
                 raise Unsupported(f"{self.url} overwrites what exists: its server does not know If-None-Match")
         finally:
             self.delete([name])

@@ -28,7 +28,7 @@ from hepipe.protocol.parties import Server, registered
 from hepipe.schemes.frames import Kind, parse
 from hepipe.service.mailbox import MAX_ATTEMPTS, POLL_S, pauses
 from hepipe.service.mailbox_lease import Leases
-from hepipe.service.mailbox_letters import JOBS, KEYS, MODELS, Job, Letter, Part, Place, jobs
+from hepipe.service.mailbox_letters import JOBS, KEYS, MODEL_ID, MODELS, Job, Letter, Part, Place, jobs
 from hepipe.service.mailbox_store import Store
 from hepipe.service.models import Repository, Served
 from hepipe.service.problems import Refused
@@ -115,8 +115,8 @@ class MailboxWorker:
     def step(self) -> int:
         """Look once, begin whatever may be begun; how many that is."""
         if time.monotonic() - self._cleaned > _CLEAN_EVERY_S:
-            clean(self.store, self._waiting.expire_s)
             self._cleaned = time.monotonic()
+            clean(self.store, self._waiting.expire_s)
         begun, listed = 0, set()
         for digest, served in self._models.items():
             found = jobs(self.store.list(f"{JOBS}/{digest}"))
@@ -288,7 +288,7 @@ def clean(store: Store, older_s: float) -> int:
     Ages are taken by the store's clock, so that no other clock can make a fresh request old.
     """
     deleted = 0
-    for model in store.list(JOBS):
+    for model in filter(MODEL_ID.fullmatch, store.list(JOBS)):
         folder = f"{JOBS}/{model}"
         old = store.older(folder, older_s)
         alive = {name for job in jobs(store.list(folder)).values() if not job.names <= old for name in job.names}
