@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from mailbox.seaweed import ObjectStore, start, weed
@@ -47,17 +47,15 @@ class Box:
     @contextmanager
     def working(self, count: int = 1, **more: Any) -> Iterator[list[MailboxWorker]]:
         workers = [self.worker(**more) for _ in range(count)]
-        threads = [threading.Thread(target=each.run) for each in workers]
-        for thread in threads:
-            thread.start()
-        try:
-            yield workers
-        finally:
-            for each in workers:
-                each.stop()
-            for thread in threads:
-                thread.join(30)
-                assert not thread.is_alive()
+        with ThreadPoolExecutor(count) as threads:
+            running = [threads.submit(each.run) for each in workers]
+            try:
+                yield workers
+            finally:
+                for each in workers:
+                    each.stop()
+                for future in running:
+                    future.result(30)
 
     def left(self) -> set[str]:
         """The objects of all jobs."""

@@ -271,6 +271,15 @@ def test_a_request_that_cannot_be_evaluated_is_refused_with_the_reason(published
     assert published.left() == set()
 
 
+@pytest.mark.parametrize("sign", [b"", b"x" * 100], ids=["half written", "too large"])
+def test_a_sign_of_life_that_cannot_be_read_stops_nobody(published, sign):
+    server, client, ticket = left(published)
+    published.store().create(ticket.place.name("claim", 1), b"gone")
+    published.store().put(ticket.place.name("alive", 1), sign)
+    with published.working():
+        assert right(server, client, ticket, "linear")
+
+
 def test_foreign_objects_do_not_disturb(published):
     store = published.store()
     digest = next(iter(store.list(MODELS)))

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from hepipe.errors import HepipeError
+from hepipe.errors import HepipeError, MalformedFrame
 from hepipe.service.mailbox_letters import Place
 from hepipe.service.mailbox_store import Store
 
@@ -53,7 +53,11 @@ class Leases:
         name = place.name("alive", attempt)
         if name in self._held:
             return False
-        found, now = self._store.read(name, _ALIVE_BYTES), self._clock()
+        try:
+            found = self._store.read(name, _ALIVE_BYTES)
+        except MalformedFrame:  # half written, so alive; or another's, which will not change
+            found = None
+        now = self._clock()
         if name not in self._seen or self._seen[name][0] != found:
             self._seen[name] = (found, now)
         return now - self._seen[name][1] > self._lease_s

@@ -102,8 +102,8 @@ class MailboxWorker:
             try:
                 if self.step():
                     waiting = pauses(self._waiting.poll_s)
-            except StoreFailed as error:
-                log.warning("the mailbox does not answer, trying again: %s", error)
+            except HepipeError as error:
+                log.warning("the mailbox could not be looked through, trying again: %s", error)
             self._stopping.wait(next(waiting))
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._leases.close()
