@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.cluster import KMeans
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -21,6 +22,7 @@ from hepipe.models.importers import from_sklearn
 from hepipe.models.logistic import with_sigmoid
 from hepipe.models.mlp import mlp
 from hepipe.models.profile import Profile
+from hepipe.models.quantizer import Quantizer
 from hepipe.models.schema import Column, Schema
 from hepipe.models.tree_profile import Binner
 
@@ -43,6 +45,10 @@ def _network(activation: Any) -> Any:
     return mlp(Profile.of("regression", SCHEMA, 1), maps, FRAME)
 
 
+def _small_tree() -> Any:
+    return DecisionTreeClassifier(max_depth=2, random_state=0)
+
+
 _HIDDEN = {"hidden_layer_sizes": (2,), "max_iter": 30, "random_state": 0}
 
 MAKERS = {
@@ -56,7 +62,11 @@ MAKERS = {
     "cubic": lambda: _network(power_series("cubic", (0.1, 0.5, -0.25, 0.125))),
     "relu": lambda: _fitted(StandardScaler(), MLPRegressor(**_HIDDEN), X_train=FRAME, degree=3),
     "tanh": lambda: _fitted(StandardScaler(), MLPClassifier(activation="tanh", **_HIDDEN), y=LABEL, X_train=FRAME),
-    "tree": lambda: _fitted(Binner(4), DecisionTreeClassifier(max_depth=2, random_state=0), y=LABEL),
+    "tree": lambda: _fitted(Binner(4), _small_tree(), y=LABEL),
+    "index": lambda: _fitted(StandardScaler(), KMeans(3, random_state=0), gap_bits=4),
+    "distances": lambda: _fitted(StandardScaler(), KMeans(3, random_state=0), reveal="distances"),
+    "bits": lambda: _fitted(Quantizer(4), _small_tree(), y=LABEL, comparison="bits"),
+    "sign": lambda: _fitted(Quantizer(4), _small_tree(), y=LABEL, comparison="sign"),
     "forest": lambda: _fitted(Binner(4), RandomForestRegressor(2, max_depth=2, random_state=0)),
 }  # fmt: skip
 
@@ -67,6 +77,11 @@ def made(name: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return MAKERS[name]()
+
+
+def schemes_of(name: str) -> tuple[str, ...]:
+    """The schemes that it can be evaluated on."""
+    return {"bits": ("paillier",), "sign": ("ckks",)}.get(name, ("paillier", "ckks"))
 
 
 def policy_of(name: str) -> str:

@@ -57,7 +57,7 @@ def test_an_upward_import_is_found() -> None:
 
 def test_layers_come_in_the_order_of_the_design() -> None:
     layers = [name.split("/")[0] for name in ORDER if "/" in name]
-    assert list(dict.fromkeys(layers)) == ["schemes", "circuits", "protocol", "models", "study", "service"]
+    assert list(dict.fromkeys(layers)) == ["schemes", "circuits", "protocol", "models", "training", "study", "service"]
     assert layers == sorted(layers, key=list(dict.fromkeys(layers)).index)
 
 

@@ -177,6 +177,17 @@ def test_a_plan_knows_rounds_levels_and_what_is_revealed() -> None:
     assert "the centroids after d + 1 queries" in plan(model_of(fitted(), reveal="distances"), security_bits=0).reveals
 
 
+def test_a_plan_foretells_the_randomness_of_both_parties_to_the_ciphertext() -> None:
+    model = model_of(fitted(), gap_bits=4)
+    made = plan(model, "paillier", 1, security_bits=0)
+    client = Client(made)
+    server = Server(model, client.public_bytes(), allow_insecure=True)
+    client.fill(made.operations["encrypt"] + 1)
+    server.fill(made.operations["rerandomize"] + made.operations["mask"] + 1)
+    client.predict(server, FRESH[:1])
+    assert len(client._encryptor.pool) == len(server._evaluator.pool) == 1
+
+
 def test_a_comparison_of_schemes_finds_paillier_equal_to_its_integers() -> None:
     model = model_of(fitted())
     result = compare(model, FRESH[:2], fitted().predict(FRESH[:2]), repeats=1, security_bits=0, progress="off")

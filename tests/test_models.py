@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator
-from sklearn.cluster import KMeans
+from sklearn.cluster import AgglomerativeClustering
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
@@ -89,7 +89,7 @@ def test_scores_of_a_binary_model_are_sklearn_s_decision_function() -> None:
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
-        (KMeans(2, n_init=1), "KMeans cannot be evaluated on encrypted data here"),
+        (AgglomerativeClustering(), "AgglomerativeClustering cannot be evaluated on encrypted data here"),
         (DecisionTreeClassifier(), "put hepipe's Binner right before it"),
         (SVC(), "use a linear or logistic regression"),
         (SGDClassifier(), "SGDClassifier"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ LINE_MS = {"clear": 1.0, "paillier": 44.0, "ckks": 5.0}
 def measured(scheme: str, quality: float, rows: int, one: float = 8.0, **fields: Any) -> Measurement:
     phases = {phase: [one / len(PHASES)] for phase in PHASES}
     given: dict[str, Any] = {
-        "policy": "polynomial", "reveals": "scores", "levels": 1, "rounds": 0, "insecure": False,
+        "agreement": 1.0, "policy": "polynomial", "reveals": "scores", "levels": 1, "rounds": 0, "insecure": False,
         "security_bits": 128 * (scheme != "clear"), "metric_clear": quality, "metric_encrypted": quality,
     }  # fmt: skip
     return Measurement(
-        scheme=scheme, parameters={}, agreement=1.0, disagreements=(0, 0), p_value=1.0,
+        scheme=scheme, parameters={}, disagreements=(0, 0), p_value=1.0,
         errors=ErrorBudget(0.0, 1e-7, 2e-7), keygen_ms=1.0, offline_ms=0.0, one=Timing(1, phases),
         batch=Timing(rows, phases), bytes_up=2048, bytes_down=1024, key_bytes=300, slots=64, **given | fields,
     )  # fmt: skip
@@ -125,6 +126,26 @@ def test_the_summary_shows_each_model_once_its_quality_cost_and_what_it_reveals(
         assert part in said
     shapes = {str(line.get_marker()) for line in picture.axes[1].get_lines()} & set(suite.MARKERS)
     assert shapes == {"o", "^"}
+
+
+def test_the_quality_of_a_model_is_that_of_its_most_rows_and_an_agreement_where_there_is_no_target(
+    tmp_path: Path,
+) -> None:
+    groups = [measured(name, math.nan, 40, agreement=share) for name, share in (("paillier", 0.95), ("ckks", 1.0))]
+    report.write([*suite_of_three(), compared("k-means", 40, *groups)], data(), tmp_path / "06")
+    said = texts(figure_summary(report.read_results(tmp_path)))
+    assert "k-means\nsalary, 40 rows, agreement" in said
+    assert {"0.8500", "0.9900", "1.0000", "0.9500"} <= set(said)
+    assert "0.4000" not in said
+
+
+def test_each_scheme_keeps_its_largest_batch_in_the_order_of_models_and_schemes(tmp_path: Path) -> None:
+    report.write(suite_of_three(), data(), tmp_path / "04")
+    kept = suite.largest(report.read_results(tmp_path))
+    assert list(zip(kept["model"], kept["scheme"], kept["samples"], strict=True)) == [
+        *((LINE, scheme, 200) for scheme in LINE_MS), (CURVE, "paillier", 4), (CURVE, "ckks", 200),
+        (RELU, "paillier", 200), (RELU, "ckks", 200),
+    ]  # fmt: skip
 
 
 def test_no_label_of_either_figure_is_cut_off(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hepipe.study.datasets import load
     from hepipe.study.estimators import EncryptedClassifier, EncryptedClusterer, EncryptedRegressor
     from hepipe.study.plan import plan
+    from hepipe.study.trainer import EncryptedTrainer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "EncryptedClassifier",
     "EncryptedClusterer",
     "EncryptedRegressor",
+    "EncryptedTrainer",
     "MailboxServer",
     "RemoteServer",
     "Server",
@@ -44,6 +46,7 @@ _HOMES = {
     "EncryptedClassifier": "study.estimators",
     "EncryptedClusterer": "study.estimators",
     "EncryptedRegressor": "study.estimators",
+    "EncryptedTrainer": "study.trainer",
     "MailboxServer": "service.mailbox",
     "RemoteServer": "service.client",
     "Server": "protocol.parties",
@@ -60,7 +63,12 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hepipe' has no attribute {name!r}: it has {__all__}")
-    return getattr(import_module(f"hepipe.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"hepipe.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if name != "RemoteServer":
+            raise
+        raise ImportError(f"{error}: to ask servers, pip install 'hepipe[service]'") from error
 
 
 def __dir__() -> list[str]:

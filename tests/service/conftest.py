@@ -18,7 +18,7 @@ import pytest
 from hepipe.models.bundle import Bundle, Settings, save
 from hepipe.service.client import RemoteServer
 from hepipe.service.tenants import add_tenant
-from served_models import MAKERS, made, policy_of
+from served_models import MAKERS, made, policy_of, schemes_of
 
 TESTS = Path(__file__).parent.parent
 SAMPLES = 3
@@ -30,7 +30,7 @@ def export(folder: Path, *names: str, version: str = "1", **more: Any) -> None:
     """Write bundles of the test models, under test keys."""
     folder.mkdir(exist_ok=True)
     for name in names:
-        given = Settings(**{**SMALL, "policy": policy_of(name), **more})
+        given = Settings(schemes_of(name), **{**SMALL, "policy": policy_of(name), **more})
         save(folder / f"{name}-{version}.zip", Bundle(made(name), name, version, given))
 
 

@@ -1,4 +1,7 @@
-"""A server for the tests: ``server.py FOLDER PORT [NAME=VALUE of Limits ...]``; prints its URL."""
+"""A server for the tests: ``server.py FOLDER PORT [NAME=VALUE of Limits ...]``; prints its URL.
+
+Models, tokens and certificate are what the folder holds.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ from hepipe.service.run import Address, serve
 
 def main(folder: Path, port: int, *options: str) -> None:
     given = {name: json.loads(value) for name, value in (option.split("=") for option in options)}
+    tls = [folder / "cert.pem", folder / "key.pem"] if (folder / "cert.pem").exists() else []
     tokens = folder / "tokens" if (folder / "tokens").exists() else None
     limits = dataclasses.replace(Limits(rate=1e4, burst=10_000, round_workers=2), **given)
     serve(
-        folder / "models", folder / "state", Address(port=port), tokens, limits,
+        folder / "models", folder / "state", Address("127.0.0.1", port, *tls), tokens, limits,
         allow_insecure=True, listening=lambda url: print(url, flush=True),
     )  # fmt: skip
 

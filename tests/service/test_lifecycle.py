@@ -21,11 +21,26 @@ from hepipe.protocol.parties import Client
 from hepipe.schemes.frames import Kind, parse
 from hepipe.service.inference import LENGTH_HEADER, Binding, pack_request, unpack_response
 from hepipe.service.problems import Refused
+from hepipe.service.tenants import add_tenant
 from served_models import FRAME, made
 from service.conftest import SAMPLES, Running, export, wait_for
 
 X = FRAME.iloc[:SAMPLES]
 Make = Callable[..., Running]
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server that these tests hurt one after another, and that each of them leaves at work."""
+    server = Running(tmp_path_factory.mktemp("life"), ("workers=1", "round_workers=1", "round_s=5", "body_s=3"))
+    export(server.folder / "models", "linear", "powers")
+    server.tokens = {
+        name: add_tenant(server.folder / "tokens", name, name == "root") for name in ("alice", "bob", "root")
+    }
+    server.start()
+    yield server
+    if server.process.poll() is None:
+        server.stop(signal.SIGKILL)
 
 
 def right(client: Client, remote: Any, name: str = "linear") -> bool:
@@ -34,12 +49,12 @@ def right(client: Client, remote: Any, name: str = "linear") -> bool:
 
 
 @contextmanager
-def conversation(server: Running, client: Client, model: str = "powers") -> Iterator[tuple[ClientConnection, bytes]]:
+def conversation(server: Running, client: Client, session: str = "slow") -> Iterator[tuple[ClientConnection, bytes]]:
     """A prediction with rounds, stopped at its first round: a worker waits for this client now."""
-    url = server.url.replace("http", "ws") + f"/v2/models/{model}/rounds"
+    url = server.url.replace("http", "ws") + "/v2/models/powers/rounds"
     headers = {"Authorization": f"Bearer {server.tokens['alice']}"}
     with connect(url, additional_headers=headers, close_timeout=1) as socket:
-        socket.send('{"session": "slow", "seq": 1}')
+        socket.send(json.dumps({"session": session, "seq": 1}))
         socket.send(client.pack(client.encrypt(X)))
         frame = socket.recv(30)
         assert isinstance(frame, bytes)
@@ -54,128 +69,38 @@ def finish(socket: ClientConnection, client: Client, frame: Any) -> Any:
     return client.decrypt(client.unpack(frame))
 
 
-def test_a_restart_keeps_keys_and_models(own: Make) -> None:
-    server = own("linear", "powers")
-    remote = server.remote("linear")
-    client = remote.client("ckks")
-    assert right(client, remote)
-    with server.http() as http:
-        keys, models = (http.get(f"/v2/hepipe/{name}").json() for name in ("keys", "models"))
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        server.stop(number)
-        server.start()
-        uploads = server.log.read_text().count("PUT")
-        with server.http() as http:
-            assert http.get("/v2/hepipe/keys").json() == keys
-            assert http.get("/v2/hepipe/models").json() == models
-        assert right(client, remote)  # the same client goes on, over a new connection
-        assert server.log.read_text().count("PUT") == uploads
-
-
-def test_a_stop_finishes_what_runs_and_takes_nothing_new(own: Make) -> None:
-    server = own("linear", "powers")
-    client = server.remote("powers").client("paillier")
-    with conversation(server, client) as (socket, frame):
-        server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: not listens(server))
-        scores = finish(socket, client, frame)
-        assert json.loads(socket.recv(30))["parameters"]["seq"] == 1
-    assert np.abs(scores - clear_scores(made("powers"), X)).max() < 2.0**-7
-    assert server.process.wait(30) in (0, -signal.SIGTERM)
-    assert server.workers() == []
-
-
 def listens(server: Running) -> bool:
     with sockets.socket() as probe:
         return probe.connect_ex(("127.0.0.1", int(server.url.rpartition(":")[2]))) == 0
 
 
-def test_a_killed_worker_is_one_failed_request_and_a_fresh_worker(own: Make) -> None:
-    server = own("linear", "powers", options=("round_workers=1",))
-    remote, powers = server.remote("linear"), server.remote("powers", retries=0)
+def test_a_killed_worker_is_one_failed_request_and_a_fresh_worker(life: Running) -> None:
+    remote, powers = life.remote("linear"), life.remote("powers", retries=0)
     client, patient = remote.client("ckks"), powers.client("paillier")
-    before = set(server.workers())
-    with conversation(server, patient) as (socket, _):
-        (busy,) = set(server.workers()) - before
-        os.kill(busy, signal.SIGKILL)
+    with conversation(life, patient) as (socket, _):
+        for pid in life.workers():
+            os.kill(pid, signal.SIGKILL)
         problem = json.loads(socket.recv(30))
         assert (problem["type"], problem["status"]) == ("urn:hepipe:problem:worker-lost", 503)
-        assert right(client, remote)  # whose worker is another
+        assert right(client, remote)
     assert right(patient, powers, "powers")
-    for pid in server.workers():  # all of them, idle now
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not server.workers())
-    assert right(client, remote)
 
 
-def test_a_client_that_leaves_or_sleeps_costs_nobody_else(own: Make) -> None:
-    server = own("linear", "powers", options=("round_workers=1", "round_s=1"))
-    powers = server.remote("powers")
+def test_a_client_that_leaves_or_sleeps_costs_nobody_else(life: Running) -> None:
+    powers = life.remote("powers")
     client = powers.client("paillier")
-    with conversation(server, client) as (socket, _):
+    with conversation(life, client) as (socket, _):
         problem = json.loads(socket.recv(20))  # nobody answers the round
         assert problem["type"] == "urn:hepipe:problem:deadline"
-    with conversation(server, client):
+    with conversation(life, client):
         pass  # gone in the middle
     assert right(client, powers, "powers")
 
 
-def test_a_deadline_ends_a_request_that_waits_for_a_worker(own: Make) -> None:
-    server = own("powers", options=("round_workers=1", "session_s=2"))
-    remote = server.remote("powers", retries=0)
-    client = remote.client("paillier")
-    with conversation(server, client), pytest.raises(Refused) as caught:
-        right(client, remote, "powers")
-    assert (caught.value.status, caught.value.kind) == (503, "deadline")
-
-
-def test_a_reload_serves_the_new_version_and_finishes_the_old(own: Make) -> None:
-    server = own("powers")
-    client = server.remote("powers").client("paillier")
-    with conversation(server, client) as (socket, frame):
-        (server.folder / "models" / "powers-1.zip").unlink()
-        export(server.folder / "models", "powers", version="2")
-        export(server.folder / "models", "linear")
-        server.process.send_signal(signal.SIGHUP)
-        with server.http() as http:
-            wait_for(lambda: "linear" in http.get("/v2/hepipe/models").json()["models"])
-            assert http.get("/v2/hepipe/models").json()["models"] == {"linear": ["1"], "powers": ["2"]}
-            assert http.get("/v2/models/powers/versions/1").status_code == 404
-        scores = finish(socket, client, frame)
-        assert json.loads(socket.recv(30))["model_version"] == "1"
-    assert np.abs(scores - clear_scores(made("powers"), X)).max() < 2.0**-7
-    remote = server.remote("powers")
-    assert right(remote.client("paillier"), remote, "powers")
-
-
-def test_a_bad_bundle_leaves_everything_as_it_was(own: Make) -> None:
-    server = own("linear")
-    (server.folder / "models" / "bad.zip").write_bytes(b"PK")
-    server.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: "models as before: bad.zip" in server.log.read_text())
-    remote = server.remote("linear")
-    assert right(remote.client("ckks"), remote)
-
-
-def test_two_versions_are_served_by_name_and_the_latest_by_default(own: Make) -> None:
-    server = own("linear")
-    for version in ("9", "10"):
-        export(server.folder / "models", "linear", version=version)
-    server.process.send_signal(signal.SIGHUP)
-    with server.http() as http:
-        wait_for(lambda: len(http.get("/v2/models/linear").json()["versions"]) == 3)
-        assert http.get("/v2/models/linear").json()["versions"] == ["1", "9", "10"]
-        assert http.get("/v2/models/linear/profile").json()["version"] == "10"
-    remote = server.remote("linear", version="9")
-    assert remote.plan("ckks").version == "9"
-    assert right(remote.client("ckks"), remote)
-
-
-def test_a_damaged_stored_key_is_found_and_mended_by_its_client(own: Make) -> None:
-    server = own("linear", options=("workers=1",))
-    remote = server.remote("linear")
+def test_a_damaged_stored_key_is_found_and_mended_by_its_client(life: Running) -> None:
+    remote = life.remote("linear")
     client = remote.client("ckks")
-    (stored,) = [path for path in (server.folder / "state" / "keys").rglob("*-*") if path.is_file()]
+    (stored,) = (life.folder / "state" / "keys").rglob(f"{client.public().key_id}-*")
     data = bytearray(stored.read_bytes())
     data[len(data) // 2] ^= 1
     stored.write_bytes(bytes(data))
@@ -185,64 +110,12 @@ def test_a_damaged_stored_key_is_found_and_mended_by_its_client(own: Make) -> No
     assert right(client, remote)
 
 
-def test_requests_beyond_the_rate_wait_or_are_refused(own: Make) -> None:
-    server = own("linear", options=("rate=1", "burst=3", "rows=20"))
-    remote = server.remote("linear", retries=0)
-    client = remote.client("ckks")
-    statuses = []
-    for _ in range(5):
-        try:
-            remote.evaluate(client.encrypt(X))
-            statuses.append(200)
-        except Refused as refused:
-            statuses.append(refused.status)
-    assert statuses[:2] == [200, 200]
-    assert 429 in statuses
-    patient = server.remote("linear", retries=5)
-    patient.register(client)
-    assert right(client, patient)
-
-
-def test_rows_beyond_the_budget_are_refused_also_after_a_restart(own: Make) -> None:
-    server = own("linear", options=("rows=7",))
-    remote = server.remote("linear", retries=0)
-    client = remote.client("ckks")
-    assert right(client, remote)
-    server.stop()
-    server.start()
-    assert right(client, remote)
-    with pytest.raises(Refused, match="only 1 of 7 are left"):
-        remote.evaluate(client.encrypt(X))
-    assert len(client.predict(remote, X.iloc[:1])) == 1
-
-
-def test_a_lost_answer_is_asked_for_again_and_evaluated_once(own: Make) -> None:
-    """The connection breaks after the request arrived; the same session and seq get the stored reply."""
-    server = own("linear", options=("rows=3",))  # a second evaluation would be over the budget
-    client = server.remote("linear").client("ckks")
-    frame = client.pack(client.encrypt(X))
-    body, length = pack_request(frame, Binding("", "lost", 1))
+def test_a_body_that_trickles_is_given_up_in_time(life: Running) -> None:
     head = (
-        f"POST /v2/models/linear/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.tokens['alice']}\r\n"
-        f"{LENGTH_HEADER}: {length}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    with sockets.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as raw:
-        raw.sendall(head.encode() + body)
-    wait_for(lambda: "POST /v2/models/{model}/infer 200" in server.log.read_text())
-    with server.http() as http:
-        answer = http.post("/v2/models/linear/infer", content=body, headers={LENGTH_HEADER: str(length)})
-    assert answer.status_code == 200, answer.text
-    result, _ = unpack_response(answer.content, answer.headers[LENGTH_HEADER])
-    assert np.abs(client.decrypt(client.unpack(result)) - clear_scores(made("linear"), X)).max() < 2.0**-7
-
-
-def test_a_body_that_trickles_is_given_up_in_time(own: Make) -> None:
-    server = own("linear", options=("body_s=1",))
-    head = (
-        f"POST /v2/models/linear/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.tokens['alice']}\r\n"
+        f"POST /v2/models/linear/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {life.tokens['alice']}\r\n"
         f"{LENGTH_HEADER}: 9\r\nContent-Length: 1000\r\n\r\n"
     )
-    with sockets.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20) as raw:
+    with sockets.create_connection(("127.0.0.1", int(life.url.rpartition(":")[2])), timeout=20) as raw:
         raw.sendall(head.encode())
         stop = threading.Event()
         thread = threading.Thread(target=trickle, args=(raw, stop))
@@ -264,13 +137,12 @@ def trickle(raw: sockets.socket, stop: threading.Event) -> None:
             return
 
 
-def test_clients_at_once_get_their_own_answers(own: Make) -> None:
-    server = own("linear", tokens=("alice", "bob"))
+def test_clients_at_once_get_their_own_answers(life: Running) -> None:
     failures: list[Any] = []
 
     def ask(tenant: str, scheme: str, start: int) -> None:
         try:
-            remote = server.remote("linear", tenant)
+            remote = life.remote("linear", tenant)
             client, rows = remote.client(scheme), FRAME.iloc[start : start + SAMPLES]
             for _ in range(4):
                 found = client.predict(remote, rows)
@@ -285,3 +157,113 @@ def test_clients_at_once_get_their_own_answers(own: Make) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_lost_answer_is_asked_for_again_and_evaluated_once(life: Running) -> None:
+    """The connection breaks before the answer is read; the same session and seq get the stored reply."""
+    client = life.remote("linear").client("ckks")
+    body, length = pack_request(client.pack(client.encrypt(X)), Binding("", "lost", 1))
+    head = (
+        f"POST /v2/models/linear/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {life.tokens['alice']}\r\n"
+        f"{LENGTH_HEADER}: {length}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    answered = life.log.read_text().count("POST /v2/models/{model}/infer 200")
+    with sockets.create_connection(("127.0.0.1", int(life.url.rpartition(":")[2]))) as raw:
+        raw.sendall(head.encode() + body)
+        wait_for(lambda: life.log.read_text().count("POST /v2/models/{model}/infer 200") > answered)
+    with life.http() as http, life.http("root") as root:
+        before = counters(root.get("/metrics").text)
+        answer = http.post("/v2/models/linear/infer", content=body, headers={LENGTH_HEADER: str(length)})
+        after = counters(root.get("/metrics").text)
+    assert answer.status_code == 200, answer.text
+    result, _ = unpack_response(answer.content, answer.headers[LENGTH_HEADER])
+    assert np.abs(client.decrypt(client.unpack(result)) - clear_scores(made("linear"), X)).max() < 2.0**-7
+    assert after["hepipe_replays_total"] == before["hepipe_replays_total"] + 1
+    rows = 'hepipe_rows_total{model="linear",scheme="ckks"}'
+    assert after[rows] == before[rows]
+
+
+def counters(text: str) -> dict[str, float]:
+    """The samples of Prometheus's text format."""
+    pairs = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in pairs}
+
+
+def test_a_reload_serves_new_versions_and_finishes_the_old_one(life: Running) -> None:
+    models = life.folder / "models"
+    client = life.remote("powers").client("paillier")
+    with conversation(life, client, session="reload") as (socket, frame):
+        (models / "powers-1.zip").unlink()
+        export(models, "powers", version="2")
+        for version in ("9", "10"):
+            export(models, "linear", version=version)
+        life.process.send_signal(signal.SIGHUP)
+        with life.http() as http:
+            wanted = {"linear": ["1", "9", "10"], "powers": ["2"]}
+            wait_for(lambda: http.get("/v2/hepipe/models").json()["models"] == wanted)
+            assert http.get("/v2/models/powers/versions/1").status_code == 404
+            assert http.get("/v2/models/linear").json()["versions"] == ["1", "9", "10"]
+            assert http.get("/v2/models/linear/profile").json()["version"] == "10"
+        scores = finish(socket, client, frame)
+        assert json.loads(socket.recv(30))["model_version"] == "1"
+    assert np.abs(scores - clear_scores(made("powers"), X)).max() < 2.0**-7
+    remote = life.remote("linear", version="9")
+    assert remote.plan("ckks").version == "9"
+    assert right(remote.client("ckks"), remote)
+
+
+def test_a_bad_bundle_leaves_everything_as_it_was(life: Running) -> None:
+    bad = life.folder / "models" / "bad.zip"
+    bad.write_bytes(b"PK")
+    life.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "models as before: bad.zip" in life.log.read_text())
+    bad.unlink()
+    remote = life.remote("linear")
+    assert right(remote.client("ckks"), remote)
+
+
+def test_rows_and_requests_beyond_their_budgets_are_refused_also_after_a_restart(own: Make) -> None:
+    server = own("linear", options=("rows=7", "rate=0.1", "burst=3"))
+    remote = server.remote("linear", retries=0)
+    client = remote.client("ckks")
+    assert right(client, remote)
+    server.stop()
+    server.start()
+    assert right(client, remote)
+    with pytest.raises(Refused, match="only 1 of 7 are left") as caught:
+        remote.evaluate(client.encrypt(X))
+    assert caught.value.status == 429
+    key_id = client.public().key_id
+    with server.http() as http:
+        answers = [http.put(f"/v2/hepipe/keys/{key_id}", content=client.registration_bytes()) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert 1 <= int(answers[3].headers["retry-after"]) <= 10
+
+
+def test_a_restart_keeps_keys_and_models(life: Running) -> None:
+    remote = life.remote("linear")
+    client = remote.client("ckks")
+    assert right(client, remote)
+    with life.http() as http:
+        keys, models = (http.get(f"/v2/hepipe/{name}").json() for name in ("keys", "models"))
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        life.stop(number)
+        life.start()
+        uploads = life.log.read_text().count("PUT")
+        with life.http() as http:
+            assert http.get("/v2/hepipe/keys").json() == keys
+            assert http.get("/v2/hepipe/models").json() == models
+        assert right(client, remote)  # the same client goes on, over a new connection
+        assert life.log.read_text().count("PUT") == uploads
+
+
+def test_a_stop_finishes_what_runs_and_takes_nothing_new(life: Running) -> None:
+    client = life.remote("powers").client("paillier")
+    with conversation(life, client) as (socket, frame):
+        life.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not listens(life))
+        scores = finish(socket, client, frame)
+        assert json.loads(socket.recv(30))["parameters"]["seq"] == 1
+    assert np.abs(scores - clear_scores(made("powers"), X)).max() < 2.0**-7
+    assert life.process.wait(30) in (0, -signal.SIGTERM)
+    assert life.workers() == []

@@ -459,6 +459,18 @@ def test_a_key_that_the_server_lost_is_uploaded_again(remote: RemoteServer, runn
     assert np.abs(client.predict(remote, X) - clear_scores(made("linear"), X)[:, 0]).max() < 2.0**-8
 
 
+def test_a_client_can_have_its_keys_forgotten(remote: RemoteServer, running: Running) -> None:
+    client = remote.client("paillier")
+    x = client.encrypt(X)
+    remote.evaluate(x)
+    remote.unregister(client)
+    remote.unregister(client)
+    with running.http() as http:
+        assert http.get(f"/v2/hepipe/keys/{client.public().key_id}").status_code == 404
+    with pytest.raises(KeyMismatch, match="not registered"):
+        remote.evaluate(x)
+
+
 def test_more_rows_than_a_request_holds_are_split(remote: RemoteServer) -> None:
     client = remote.client("ckks")
     rows = FRAME.iloc[: 2 * SAMPLES + 1]

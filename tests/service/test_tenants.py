@@ -76,7 +76,11 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, change: Any) -> None:
 
 
 def test_without_tokens_there_is_one_tenant() -> None:
-    assert Tenants({}).authenticate(None) == LOCAL
+    for host in ("localhost:8800", "127.0.0.1", "127.0.0.1:8800", "[::1]:8800"):
+        assert Tenants({}).authenticate(None, host) == LOCAL
+    for host in (None, "", "evil.example:8800", "127.0.0.1.nip.io", "[", "a@b"):  # a name that was made to lead here
+        with pytest.raises(Refused, match="for this machine"):
+            Tenants({}).authenticate(None, host)
 
 
 # --- two tenants ------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from hepipe.protocol.parties import Client
 from hepipe.schemes.frames import Frame, Kind, parse
 from hepipe.schemes.keystore import load_public, save_keys
 from hepipe.service.keys import KeyStore, read_key
+from hepipe.service.limits import Budget
 from hepipe.service.problems import Refused
 from hepipe.service.uploads import SecretKeyUploaded, check_upload
 from hepipe.study.plan import plan
@@ -166,6 +167,21 @@ def test_a_damaged_file_is_found_and_mended_by_the_same_upload(tmp_path: Path) -
     stored.path.unlink()
     with pytest.raises(MalformedFrame, match="no longer here"):
         read_key(stored.path)
+
+
+def test_a_disk_that_cannot_be_written_is_said_and_not_a_crash(tmp_path: Path) -> None:
+    (tmp_path / "alice").write_text("a file where the tenant's folder belongs")
+    with pytest.raises(Refused) as caught:
+        KeyStore(tmp_path, 2, 1000).put("alice", A, b"public")
+    assert (caught.value.kind, caught.value.status) == ("storage", 503)
+    with pytest.raises(Refused) as caught:
+        Budget(tmp_path, 10).spend("alice", A, "m", 1)
+    assert caught.value.kind == "storage"
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob" / f"{A}.rows").write_text("{")
+    with pytest.raises(Refused) as caught:  # a count that cannot be read is not taken for none
+        Budget(tmp_path, 10).spend("bob", A, "m", 1)
+    assert caught.value.kind == "storage"
 
 
 def test_the_public_half_of_a_key_file_needs_no_passphrase(tmp_path: Path) -> None:

@@ -254,9 +254,11 @@ def _evaluate_dry(model: Any, settings: Settings) -> None:
     profile = model.profile
     try:
         prepared = check_profile(profile)
-        ev = DryEvaluator(ClearParameters(depth=_DEEPEST, slots=1), settings.policy)
-        scores = model.forward(ev, ev.fresh(prepared.shape, profile.input_bound))
-        if scores.shape[1] != profile.outputs:
-            raise MalformedBundle(f"{scores.shape[1]} scores where the profile states {profile.outputs}")
+        for exact in {scheme == "paillier" for scheme in settings.schemes}:  # a model may take other ways there
+            ev = DryEvaluator(ClearParameters(depth=_DEEPEST, slots=1, exact=exact), settings.policy)
+            scores = model.forward(ev, ev.fresh(prepared.shape, profile.input_bound))
+            blinded = "blind" in ev.operations  # one value among random ones: wider than the profile's outputs
+            if not blinded and scores.shape[1] != profile.outputs:
+                raise MalformedBundle(f"{scores.shape[1]} scores where the profile states {profile.outputs}")
     except _REFUSED as error:
         raise MalformedBundle(f"the model does not fit together: {error}") from error

@@ -18,21 +18,24 @@ from hepipe.circuits.activation import IDENTITY, Activation, on_request, power_s
 from hepipe.circuits.functions import ON_OFFER, Approximation
 from hepipe.circuits.selection import Trees
 from hepipe.errors import HepipeError, MalformedBundle, UnsupportedModel
+from hepipe.models.kmeans import ClusterProfile, KMeansModel
 from hepipe.models.linear import LinearModel
 from hepipe.models.logistic import SigmoidModel
 from hepipe.models.mlp import Layer, MlpModel
 from hepipe.models.polynomial_regression import PolynomialModel, PolynomialProfile, Products
 from hepipe.models.profile import ClassificationProfile, Profile
+from hepipe.models.quantizer import QuantizedProfile, Steps
 from hepipe.models.schema import Column, Schema
+from hepipe.models.threshold_tree import ThresholdTreeModel
 from hepipe.models.tree import DecisionTreeModel
 from hepipe.models.tree_profile import BinProfile
 from hepipe.schemes.base import FloatArray
 
-MODELS = (LinearModel, SigmoidModel, PolynomialModel, MlpModel, DecisionTreeModel)
+MODELS = (LinearModel, SigmoidModel, PolynomialModel, MlpModel, DecisionTreeModel, ThresholdTreeModel, KMeansModel)
 """What a bundle may hold."""
-PROFILES = (Profile, ClassificationProfile, PolynomialProfile, BinProfile)
+PROFILES = (Profile, ClassificationProfile, PolynomialProfile, BinProfile, QuantizedProfile, ClusterProfile)
 """The published halves."""
-_PARTS = (Approximation, Column, Layer, Products, Schema, Trees)
+_PARTS = (Approximation, Column, Layer, Products, Schema, Steps, Trees)
 
 
 @dataclasses.dataclass(frozen=True)

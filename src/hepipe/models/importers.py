@@ -59,6 +59,7 @@ def from_sklearn(
     """
     check_is_fitted(estimator)
     *steps, last = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    last = last.as_sklearn() if hasattr(last, "as_sklearn") else last  # of EncryptedTrainer: what it learnt
     features = int(estimator.n_features_in_)
     if isinstance(last, (*TREES, *FORESTS)):
         return _tree(steps, last, _schema(estimator, schema, features), comparison, X_train)

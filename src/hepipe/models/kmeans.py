@@ -126,7 +126,7 @@ def kmeans_from_sklearn(
 
     schema    of the raw columns, in the estimator's order; the narrower its ranges, the finer the gap
     reveal    "index", or "distances", which is cheap and gives the centroids away
-    gap_bits  fineness of the gap: a level or two of CKKS each two bits, two bits of each comparison on Paillier each
+    gap_bits  fineness of the gap: each bit costs about a level of CKKS, and two bits of every comparison on Paillier
     X_train   raw rows of which ``ties_within`` is counted
 
     UnsupportedModel for one cluster, or for two centroids that coincide; sklearn's NotFittedError before ``fit``.

@@ -43,10 +43,6 @@ class Steps:
         places = (np.asarray(X, dtype=np.float64) - self.low) / self.step
         return np.asarray(np.clip(np.floor(places + 0.5), 0, self.largest))
 
-    def boundary(self, column: int, number: float) -> float:
-        """The raw value at which a column goes from ``number`` to the next."""
-        return float(self.low[column] + (number + 0.5) * self.step[column])
-
 
 def steps_of(X: npt.ArrayLike, bits: int = 8, ranges: Sequence[tuple[float, float]] | None = None) -> Steps:
     """Steps that spread 2**bits numbers over the range of each column of X.

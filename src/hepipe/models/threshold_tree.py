@@ -126,7 +126,7 @@ def threshold_tree_from_sklearn(
     X_train     None for an estimator fitted on numbers (``Quantizer``): predictions agree on every input. For one
                 fitted on raw values its filled training rows: each threshold moves to the middle of two numbers
 
-    UnsupportedModel for what does not fit, and for a raw threshold that a training value lies nearer to than it moves.
+    UnsupportedModel for what does not fit, and for a raw threshold nearer to its training values than steps can tell.
     """
     check_is_fitted(estimator)
     if not isinstance(estimator, TREES) or estimator.n_outputs_ != 1:
@@ -155,7 +155,7 @@ def _comparison(tree: Any, node: int, profile: QuantizedProfile, rows: FloatArra
     if tree.children_left[node] < 0:
         return 0, 0
     column, threshold = int(tree.feature[node]), float(tree.threshold[node])
-    number = math.floor(threshold) if rows is None else _moved(column, threshold, profile, rows[:, column])
+    number = math.floor(threshold) if rows is None else _moved(column, threshold, profile, rows)
     if not 0 <= number < profile.steps.largest[column]:
         raise UnsupportedModel(
             f"threshold {threshold:.6g} of column {profile.schema.names[column]!r} is outside its numbers 0 to "
@@ -164,18 +164,19 @@ def _comparison(tree: Any, node: int, profile: QuantizedProfile, rows: FloatArra
     return column, number
 
 
-def _moved(column: int, threshold: float, profile: QuantizedProfile, values: FloatArray) -> int:
-    """The number whose upper boundary is nearest to a raw threshold, if no training value changes sides."""
-    steps = profile.steps
-    nearest = round((threshold - float(steps.low[column])) / float(steps.step[column]) - 0.5)
-    number = min(max(nearest, 0), int(steps.largest[column]) - 1)
-    moved, gap = abs(steps.boundary(column, number) - threshold), float(np.abs(values - threshold).min())
-    if gap <= moved:
+def _moved(column: int, threshold: float, profile: QuantizedProfile, rows: FloatArray) -> int:
+    """The number whose upper end is nearest to a raw threshold among those that leave every row on its side."""
+    values, steps = rows[:, column], profile.steps
+    numbers, left = steps.numbers(rows)[:, column], values <= threshold
+    least, beyond = numbers[left].max(initial=0), numbers[~left].min(initial=steps.largest[column])
+    if least >= beyond:
         raise UnsupportedModel(
-            f"threshold {threshold:.6g} of column {profile.schema.names[column]!r} is {gap:.3g} from a training value "
-            f"and would move by {moved:.3g} to fit {steps.bits[column]} bits: put hepipe's Quantizer before the tree"
+            f"threshold {threshold:.6g} of column {profile.schema.names[column]!r} lies between the training values "
+            f"{values[left].max(initial=-np.inf):.6g} and {values[~left].min(initial=np.inf):.6g}, which its "
+            f"{steps.bits[column]} bits do not tell apart: put hepipe's Quantizer before the tree"
         )
-    return number
+    nearest = round((threshold - float(steps.low[column])) / float(steps.step[column]) - 0.5)
+    return min(max(nearest, int(least)), int(beyond) - 1)
 
 
 def _precision_bits(profile: QuantizedProfile, leaves: FloatArray) -> float:

@@ -43,7 +43,7 @@ class Kind(enum.IntEnum):
     ZEROS_FOUND = 9
     MASKED_VALUES = 12
     REFRESHED = 13
-    KEY_PROOF = 14
+    KEY_PROOF = 16
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,9 @@ def _describe(app: FastAPI) -> None:
             for operation in path.values():
                 if "HTTPValidationError" in str(operation["responses"].get("422", "")):
                     del operation["responses"]["422"]
+                # Bytes that are no HTTP are answered before any route is known, with a line of text.
+                malformed = operation["responses"].setdefault("400", documents.refusals(400)[400])
+                malformed["content"] = {**malformed["content"], "text/plain": {"schema": {"type": "string"}}}
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

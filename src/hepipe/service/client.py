@@ -94,6 +94,16 @@ class RemoteServer:
             self._upload(client)
         self._clients[key_id] = client
 
+    def unregister(self, client: Client) -> None:
+        """Have the server forget a client's keys and its stored replies; harmless if it has none."""
+        key_id = client.public().key_id
+        self._clients.pop(key_id, None)
+        try:
+            self._transport.call("DELETE", f"/v2/hepipe/keys/{key_id}")
+        except Refused as refused:
+            if refused.kind != "unknown":
+                raise
+
     def evaluate(self, x: CipherTensor, link: Link | None = None) -> CipherTensor:
         """The encrypted scores; ``link`` (client.link()) where the plan needs rounds.
 

@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,11 @@ from hepipe.service.keys import KEY_ID, KeyStore, StoredKey
 from hepipe.service.limits import Budget, Limits, Rates
 from hepipe.service.metrics import Metrics
 from hepipe.service.models import Repository, Served
-from hepipe.service.pool import Pool, check_key, evaluate
+from hepipe.service.pool import Ask, Pool, check_key, evaluate
 from hepipe.service.problems import Refused
 from hepipe.service.sessions import Place, Sessions
 from hepipe.service.tenants import Tenant, Tenants
 from hepipe.study.plan import Plan
-
-Ask = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,11 @@ class Core:
         _check_key_id(key_id)
         self.keys.check_quota(tenant.folder, key_id, len(data))
         self.rates.spend(f"{tenant.folder}-keys")
-        found = await self.pool.run(check_key(data), self.limits.deadline_s)
-        if found["key_id"] != key_id:
-            raise KeyMismatch(f"the upload holds key {found['key_id']}, not {key_id}")
-        return await asyncio.to_thread(self.keys.put, tenant.folder, key_id, data)
+        with self._running():
+            found = await self.pool.run(check_key(data), self.limits.deadline_s)
+            if found["key_id"] != key_id:
+                raise KeyMismatch(f"the upload holds key {found['key_id']}, not {key_id}")
+            return await asyncio.to_thread(self.keys.put, tenant.folder, key_id, data)
 
     def key(self, tenant: Tenant, key_id: str) -> StoredKey:
         """A stored key; Refused (404)."""
@@ -109,6 +109,15 @@ class Core:
         self.metrics.rows.labels(served.bundle.name, head.scheme).inc(head.samples)
         return _answer(served, place, reply)
 
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """What a stop waits for."""
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
     async def _evaluated(self, served: Served, planned: Plan, key: StoredKey, frame: bytes, ask: Ask | None) -> bytes:
         parameters = json.loads(json.dumps(dataclasses.asdict(planned.parameters)))
         job = {"model": served.bundle.digest, "key": str(key.path), "parameters": parameters}
@@ -116,11 +125,10 @@ class Core:
         pool, seconds = (
             (self.round_pool, self.limits.session_s) if planned.rounds else (self.pool, self.limits.deadline_s)
         )
-        self.running += 1
         try:
-            return await pool.run(evaluate(job, served.data, frame, counted), seconds)
+            with self._running():
+                return await pool.run(evaluate(job, served.data, frame), seconds, counted)
         finally:
-            self.running -= 1
             self.metrics.rounds.labels(served.bundle.name).inc(counted.rounds)
             self.metrics.workers.set(self.pool.started + self.round_pool.started)
 
@@ -131,11 +139,11 @@ class _Counted:
     def __init__(self, ask: Ask | None, most: int) -> None:
         self._ask, self._most, self.rounds = ask, most, 0
 
-    def __call__(self, frame: bytes) -> bytes:
+    async def __call__(self, frame: bytes) -> bytes:
         if self._ask is None or self.rounds >= self._most:
             raise HepipeError(f"a worker asked for more than the {self._most} rounds planned")
         self.rounds += 1
-        return self._ask(frame)
+        return await self._ask(frame)
 
 
 def _answer(served: Served, place: Place, frame: bytes) -> Answer:

@@ -60,8 +60,11 @@ class KeyStore:
 
     def put(self, tenant: str, key_id: str, data: bytes) -> tuple[StoredKey, bool]:
         """Keep a checked upload; (the key, whether it is new). Refused (409) for another content of a known key."""
-        with self._lock:
-            return self._put(tenant, key_id, data)
+        try:
+            with self._lock:
+                return self._put(tenant, key_id, data)
+        except OSError as error:
+            raise Refused("storage", "the key cannot be stored now: try again later", 60) from error
 
     def _put(self, tenant: str, key_id: str, data: bytes) -> tuple[StoredKey, bool]:
         sha256 = hashlib.sha256(data).hexdigest()

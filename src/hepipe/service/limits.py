@@ -113,15 +113,20 @@ class Budget:
         self._folder, self._rows = folder, rows
 
     def spend(self, tenant: str, key_id: str, model: str, rows: int) -> None:
-        """Count ``rows``; Refused (429) if that is more than are left."""
+        """Count ``rows``, before they are evaluated; Refused (429) if that is more than are left."""
         if self._rows is None:
             return
-        path = self._folder / tenant / f"{key_id}.rows"
+        try:
+            self._count(self._folder / tenant / f"{key_id}.rows", model, rows, self._rows)
+        except (OSError, ValueError) as error:
+            raise Refused("storage", "the rows of this key cannot be counted now: try again later", 60) from error
+
+    def _count(self, path: Path, model: str, rows: int, most: int) -> None:
         used: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
         total = used.get(model, 0) + rows
-        if total > self._rows:
-            left = self._rows - used.get(model, 0)
-            raise Refused("too-many", f"{rows} rows, but only {left} of {self._rows} are left for this key and model")
+        if total > most:
+            left = most - used.get(model, 0)
+            raise Refused("too-many", f"{rows} rows, but only {left} of {most} are left for this key and model")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         partial.write_text(json.dumps(used | {model: total}))

@@ -6,10 +6,12 @@ import asyncio
 import json
 import multiprocessing
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from hepipe.errors import HepipeError, PeerLost
 from hepipe.protocol.pipe import ROUNDS, Channel
@@ -18,8 +20,16 @@ from hepipe.service import worker
 from hepipe.service.problems import Refused, worker_error
 
 T = TypeVar("T")
+Conversation = Callable[[Channel], Generator[bytes, bytes, T | HepipeError]]
+"""What is said to a worker, in steps that run in a thread: yields a round for the client, is sent the answer."""
+Ask = Callable[[bytes], Awaitable[bytes]]
 _SPAWN = multiprocessing.get_context("spawn")
 _MARGIN_S = 5.0
+
+
+async def no_rounds(frame: bytes) -> bytes:
+    """For conversations without a client."""
+    raise PeerLost("a worker asks for a round where there is no client to answer")
 
 
 class WorkerProcess:
@@ -58,40 +68,64 @@ class Pool:
 
     async def start(self, seconds: float) -> None:
         """Have one worker ready, so that the first request does not wait for it."""
-        await self.run(_greet, seconds)
+        await self.run(_without_rounds(_greet), seconds)
 
-    async def run(self, conversation: Callable[[Channel], T | HepipeError], seconds: float) -> T:
+    async def run(self, conversation: Conversation[T], seconds: float, ask: Ask = no_rounds) -> T:
         """What ``conversation`` returns, with a worker of its own for as long as it lasts; an error of it is raised.
 
-        It runs in a thread. Refused (503) after ``seconds``, waiting for a worker included, or if the worker is gone.
-        Then, and whenever a conversation does not come to its end, the worker is killed.
+        Refused (503) after ``seconds``, waiting for a worker included, or if the worker is gone. Then, and whenever a
+        conversation does not come to its end, the worker is killed.
         """
         try:
             async with asyncio.timeout(seconds), self._worker() as one:
-                result = await self._in_thread(conversation, one)
+                result = await self._driven(conversation(one.channel), one, ask)
         except TimeoutError as error:
             raise Refused("deadline", f"not done within {seconds:g} s: ask again, or with fewer rows", 1) from error
         except PeerLost as error:
             raise Refused.of(error) from error
         if isinstance(result, HepipeError):
             raise result
-        return result
+        return cast(T, result)
 
-    async def _in_thread(self, conversation: Callable[[Channel], T], one: WorkerProcess) -> T:
-        future = asyncio.get_running_loop().run_in_executor(self._threads, conversation, one.channel)
+    async def _driven(self, steps: Generator[bytes, bytes, T | HepipeError], one: WorkerProcess, ask: Ask) -> Any:
+        step = await self._in_thread(partial(_step, steps, None), one)
+        while step.round is not None:
+            answer = await self._watched(ask(step.round), one)
+            step = await self._in_thread(partial(_step, steps, answer), one)
+        return step.result
+
+    async def _in_thread(self, step: Callable[[], T], one: WorkerProcess) -> T:
+        future = asyncio.get_running_loop().run_in_executor(self._threads, step)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            one.kill()  # wakes the thread
+            one.kill()  # wakes the thread, whose error nobody wants
+            future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             await asyncio.wait([future], timeout=_MARGIN_S)
             raise
+
+    async def _watched(self, answer: Awaitable[bytes], one: WorkerProcess) -> bytes:
+        """The client's answer; PeerLost as soon as the worker that waits for it is gone."""
+        loop, gone, sentinel = asyncio.get_running_loop(), asyncio.Event(), one.process.sentinel
+        tasks = [asyncio.ensure_future(answer), asyncio.ensure_future(gone.wait())]
+        loop.add_reader(sentinel, gone.set)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not tasks[0].done():
+                raise PeerLost("the worker ended while it waited for a round")
+            return cast(bytes, tasks[0].result())
+        finally:
+            loop.remove_reader(sentinel)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     @asynccontextmanager
     async def _worker(self) -> AsyncIterator[WorkerProcess]:
         async with self._free:
             one = self._idle.pop() if self._idle else None
             if one is None or not one.alive:
-                one = await asyncio.get_running_loop().run_in_executor(self._threads, self._new)
+                one = await self._fresh()
             self._busy.add(one)
             try:
                 yield one
@@ -102,6 +136,14 @@ class Pool:
                 self._busy.discard(one)
                 if one.alive:
                     self._idle.append(one)
+
+    async def _fresh(self) -> WorkerProcess:
+        future = asyncio.get_running_loop().run_in_executor(self._threads, self._new)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(lambda made: self._idle.append(made.result()))  # for whoever comes next
+            raise
 
     def _new(self) -> WorkerProcess:
         with self._lock:
@@ -115,12 +157,35 @@ class Pool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """How far a conversation came: to a round, or to its end."""
+
+    round: bytes | None = None
+    result: Any = None
+
+
+def _step(steps: Generator[bytes, bytes, Any], answer: bytes | None) -> _Step:
+    try:
+        return _Step(next(steps) if answer is None else steps.send(answer))
+    except StopIteration as end:
+        return _Step(result=end.value)
+
+
+def _without_rounds(talk: Callable[[Channel], T | HepipeError]) -> Conversation[T]:
+    def steps(channel: Channel) -> Generator[bytes, bytes, T | HepipeError]:
+        yield from ()
+        return talk(channel)
+
+    return steps
+
+
 def _greet(channel: Channel) -> bytes:
     channel.send(b'{"task": "greet"}')
     return channel.receive()
 
 
-def check_key(data: bytes) -> Callable[[Channel], dict[str, Any] | HepipeError]:
+def check_key(data: bytes) -> Conversation[dict[str, Any]]:
     """The conversation that checks an upload: its key_id, scheme and parameters, or the worker's error."""
 
     def talk(channel: Channel) -> dict[str, Any] | HepipeError:
@@ -129,25 +194,20 @@ def check_key(data: bytes) -> Callable[[Channel], dict[str, Any] | HepipeError]:
         fields: dict[str, Any] = json.loads(channel.receive())
         return worker_error(fields["error"], fields["detail"]) if "error" in fields else fields
 
-    return talk
+    return _without_rounds(talk)
 
 
-def evaluate(
-    job: dict[str, Any], bundle: bytes, frame: bytes, ask: Callable[[bytes], bytes]
-) -> Callable[[Channel], bytes | HepipeError]:
-    """The conversation that evaluates: the frame of the result, or the worker's error.
+def evaluate(job: dict[str, Any], bundle: bytes, frame: bytes) -> Conversation[bytes]:
+    """The conversation that evaluates: the frame of the result, or the worker's error."""
 
-    ask  takes a round to the client and returns the answer
-    """
-
-    def talk(channel: Channel) -> bytes | HepipeError:
+    def talk(channel: Channel) -> Generator[bytes, bytes, bytes | HepipeError]:
         channel.send(json.dumps(job | {"task": "evaluate"}).encode())
         channel.send(frame)
         while kind_of(message := channel.receive()) != Kind.TENSOR:
             if message == worker.NEED_MODEL:
                 channel.send(bundle)
             elif kind_of(message) in ROUNDS:
-                channel.send(ask(message))
+                channel.send((yield message))
             else:
                 fields = json.loads(message)
                 return worker_error(fields["error"], fields["detail"])

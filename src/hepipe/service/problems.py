@@ -25,6 +25,7 @@ TITLES = {
     "secret-key": (422, "The upload holds a secret key"),
     "too-many": (429, "Too many requests"),
     "internal": (500, "The server failed"),
+    "storage": (503, "The server cannot write to its disk"),
     "worker-lost": (503, "The process that evaluated the request ended"),
     "busy": (503, "All workers are busy, or the server is stopping"),
     "deadline": (503, "The request took longer than it may"),

@@ -36,7 +36,7 @@ async def predict(socket: WebSocket, model: str, version: str | None = None) -> 
     """One prediction; refused before the connection is made where token or model are wrong."""
     core: Core = socket.app.state.core
     try:
-        tenant = core.tenants.authenticate(socket.headers.get("authorization"))
+        tenant = core.tenants.authenticate(socket.headers.get("authorization"), socket.headers.get("host"))
         served = core.models.get(model, version)
     except Refused as refused:
         body = JSONResponse(refused.body(), refused.status, refused.headers(), MEDIA_TYPE)
@@ -64,7 +64,6 @@ class _Conversation:
 
     def __init__(self, socket: WebSocket, core: Core, served: Served) -> None:
         self.socket, self._core, self._served = socket, core, served
-        self._loop = asyncio.get_running_loop()
 
     async def predict(self, tenant: Tenant) -> Answer:
         """The whole query."""
@@ -76,11 +75,8 @@ class _Conversation:
         frame = await self._binary(limits.body_s)
         return await self._core.predict(tenant, self._served, frame, binding, self._ask)
 
-    def _ask(self, frame: bytes) -> bytes:
-        """From the thread that talks to the worker: one round with the client."""
-        return asyncio.run_coroutine_threadsafe(self._round(frame), self._loop).result()
-
-    async def _round(self, frame: bytes) -> bytes:
+    async def _ask(self, frame: bytes) -> bytes:
+        """One round with the client."""
         try:
             await self.socket.send_bytes(frame)
             return await self._binary(self._core.limits.round_s)

@@ -32,7 +32,7 @@ def tenant_of(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> Tenant:
     """Who asks; Refused (401)."""
-    return core_of(request).tenants.authenticate(request.headers.get("authorization"))
+    return core_of(request).tenants.authenticate(request.headers.get("authorization"), request.headers.get("host"))
 
 
 Asking = Annotated[Tenant, Depends(tenant_of)]

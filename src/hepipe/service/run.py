@@ -22,6 +22,7 @@ from hepipe.service.tenants import Tenants
 log = logging.getLogger("hepipe.service")
 _MOST_CONNECTIONS = 512
 _POLL_S = 0.05
+_CLOSING_S = 10
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def _config(core: Core, address: Address) -> uvicorn.Config:
         log_config=None,
         access_log=False,  # the application's own log holds no path
         server_header=False,
+        proxy_headers=False,
         ws="websockets-sansio",
         http="h11",
         ws_max_size=max(core.models.request_bytes, HEADER_JSON_BYTES),
@@ -94,7 +96,7 @@ def _config(core: Core, address: Address) -> uvicorn.Config:
         h11_max_incomplete_event_size=1 << 16,
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(core.limits.deadline_s),
+        timeout_graceful_shutdown=_CLOSING_S,  # after the predictions: what is left are idle connections
         ssl_certfile=address.certificate,
         ssl_keyfile=address.key,
     )

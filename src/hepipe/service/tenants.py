@@ -10,8 +10,10 @@ import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hepipe.errors import DataError
+from hepipe.service.limits import is_loopback
 from hepipe.service.problems import Refused
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -48,9 +50,15 @@ class Tenants:
         """From a file that ``add_tenant`` wrote; DataError names what is wrong with any other."""
         return cls({sha256: Tenant(name, operator) for name, sha256, operator in _entries(Path(path))})
 
-    def authenticate(self, authorization: str | None) -> Tenant:
-        """The tenant of a header's token; Refused (401) without one. Takes as long for every token."""
+    def authenticate(self, authorization: str | None, host: str | None = "localhost") -> Tenant:
+        """The tenant of a header's token; Refused (401) without one. Takes as long for every token.
+
+        Without tokens whoever names this machine as ``host`` is LOCAL; a page in a browser here, to which another name
+        was made to lead, is not.
+        """
         if not self._hashes:
+            if not is_loopback(_hostname(host or "")):
+                raise Refused("unauthorized", "a server without tokens is for this machine: ask for 127.0.0.1")
             return LOCAL
         scheme, _, token = (authorization or "").partition(" ")
         given, found = hashlib.sha256(token.strip().encode()).hexdigest(), None
@@ -80,6 +88,13 @@ def add_tenant(path: str | os.PathLike[str], name: str, operator: bool = False) 
         json.dump({"version": 1, "tenants": rows}, stream, indent=1)
     partial.replace(target)
     return token
+
+
+def _hostname(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _entries(path: Path) -> list[tuple[str, str, bool]]:

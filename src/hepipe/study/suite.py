@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -24,17 +24,18 @@ from hepipe.study.drawing import (
     log_axis,
     plain,
     room,
-    short,
     title,
     weak_keys,
 )
 from hepipe.study.measure import Measurement
+from hepipe.study.report import RANDOM
 from hepipe.study.tables import Compared
 
 MARKERS = {"o": "circle", "^": "triangle", "D": "diamond", "s": "square", "P": "plus", "X": "cross"}
 """By what is revealed beside the result, in the order in which it appears; the circle stands for nothing."""
 NOTHING = "nothing"
-NEAR = 0.01
+_ROW_INCHES = 0.5
+NEAR = 0.001
 """Models this close to the best are as good for ``trade_off_findings``."""
 _FAMILIES = ("X", "o", "s", "D", "^", "v", "P")
 
@@ -160,25 +161,31 @@ def largest(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure_summary(results: pd.DataFrame) -> Picture:
-    """Quality and cost of every model, policy and scheme of ``read_results``; the mark says what is revealed.
+    """Quality and cost of every model and policy of ``read_results``; the mark says what is revealed.
 
-    A model that several notebooks measured on the same data is shown once, each scheme with its largest batch. Bars are
-    one standard error of an accuracy, from the number of rows it was measured on.
+    Quality is that of the decrypted scores of the most rows on any scheme; without a target, the least agreement with
+    the model in the clear. Bars are one standard error (SE) of a share of rows. Costs are those of each scheme's
+    largest batch, also where several notebooks measured the same model on the same data.
     """
-    results = largest(results[results["metric encrypted"].notna()])
+    results = largest(results[results["data"] != RANDOM])
     cases = [part for _, part in results.groupby(["data", "model", "policy"], sort=False)]
-    picture = Picture(12, 1.8 + 0.5 * len(cases))
+    picture = Picture(12, 1.8 + _ROW_INCHES * len(cases))
     if not cases:
         title(picture, "No results yet")
         return picture
     names = {str(name): colour(str(name)) for name in results["scheme"].unique()}
     revealed = [_revealed(part["reveals"].iloc[0]) for part in cases]
     marks = dict(zip(dict.fromkeys([NOTHING, *revealed]), cycle(MARKERS), strict=False))
-    panels = picture.subplots(1, 3, sharey=True, width_ratios=(1.2, 1, 1))
-    for axes, (take, text) in zip(panels, _PANELS, strict=True):
-        series = {name: [_of(part, name, take) for part in cases] for name in names}
-        dots(axes, [_case(part) for part in cases], series, names, [marks[what] for what in revealed], text)
-    _label_summary(panels, results)
+    shapes = [marks[what] for what in revealed]
+    quality, *panels = picture.subplots(1, 3, sharey=True, width_ratios=(0.7, 1, 1.1))
+    rows = [_case(part) for part in cases]
+    dots(quality, rows, {"": [_quality(part) for part in cases]}, {"": INK}, shapes, lambda value: f"{value:.4f}")
+    _label_quality(quality, cases)
+    for axes, (column, label) in zip(panels, _COSTS.items(), strict=True):
+        dots(axes, rows, {name: [_of(part, name, column) for part in cases] for name in names}, names, shapes)
+        log_axis(axes, "x", f"ms per row, {label} (log)")
+        room(axes, list(results[column]))
+        axes.tick_params(axis="x", labelsize=8)
     key(picture, names)
     synthetic = ["SYNTHETIC DATA"] if results["synthetic"].any() else []
     title(picture, "Quality against cost", *synthetic, *weak_keys(results))
@@ -187,28 +194,32 @@ def figure_summary(results: pd.DataFrame) -> Picture:
     return picture
 
 
-def _quality(row: pd.Series) -> tuple[float, float, float]:
-    value = float(row["metric encrypted"])
-    error = math.sqrt(value * (1 - value) / row["samples"]) if row["metric"] == "accuracy" else 0.0
+_COSTS = {"one: total ms": "one row a query", "batch: total ms": "all rows a query"}
+"""Columns of the closing table that the summary shows, and how it calls them."""
+
+
+def _reference(part: pd.DataFrame) -> pd.Series:
+    """The row with the most samples, encrypted before clear."""
+    order = part.assign(hidden=part["scheme"] != "clear").sort_values(["samples", "hidden"], kind="stable")
+    return order.iloc[-1]
+
+
+def _metric(row: pd.Series) -> str:
+    return str(row["metric"]) if pd.notna(row["metric encrypted"]) else "agreement"
+
+
+def _quality(part: pd.DataFrame) -> tuple[float, float, float]:
+    row = _reference(part)
+    metric = _metric(row)
+    value = float(part["agreement"].min() if metric == "agreement" else row["metric encrypted"])
+    error = 0.0 if metric == "R2" else math.sqrt(value * (1 - value) / row["samples"])
     return value, value - error, value + error
 
 
-_PANELS: tuple[tuple[Callable[[pd.Series], Any], Callable[[float], str]], ...] = (
-    (_quality, lambda value: f"{value:.4f}"),
-    (lambda row: float(row["one: total ms"]), short),
-    (lambda row: float(row["batch: total ms"]), short),
-)
-"""What each panel of the summary takes of a row, and how it writes it."""
-
-
-def _label_summary(panels: Sequence[Axes], results: pd.DataFrame) -> None:
-    quality, one, batch = panels
-    quality.set_xlim(min(0.0, float(results["metric encrypted"].min())), 1.3)
-    quality.set_xticks(np.arange(0, 1.1, 0.2))
-    quality.set_xlabel("metric, encrypted; bars: one standard error", fontsize=9, color=INK)
-    for axes, column, label in ((one, "one: total ms", "one row a query"), (batch, "batch: total ms", "a batch")):
-        log_axis(axes, "x", f"ms per row, {label} (log)")
-        room(axes, list(results[column]))
+def _label_quality(axes: Axes, cases: Sequence[pd.DataFrame]) -> None:
+    axes.set_xlim(min(0.0, *(_quality(part)[1] for part in cases)), 1.45)
+    axes.set_xticks(np.arange(0, 1.1, 0.25))
+    axes.set_xlabel("metric, encrypted; bars: 1 SE", fontsize=9, color=INK)
 
 
 def _revealed(reveals: str) -> str:
@@ -216,13 +227,16 @@ def _revealed(reveals: str) -> str:
     return reveals.partition("; ")[2] or NOTHING
 
 
-def _of(part: pd.DataFrame, scheme: str, take: Callable[[pd.Series], Any]) -> Any:
+def _of(part: pd.DataFrame, scheme: str, column: str) -> float | None:
     rows = part[part["scheme"] == scheme]
-    return take(rows.iloc[0]) if len(rows) else None
+    return float(rows[column].iloc[0]) if len(rows) else None
 
 
 def _case(part: pd.DataFrame) -> str:
-    row = part.iloc[0]
+    """Model, policy, data, rows by scheme and metric; the agreement where it is not full on every scheme."""
+    row = _reference(part)
     policy = "" if row["policy"] == "polynomial" else f", policy {row['policy']}"
     counts = " or ".join(map(str, sorted(set(part["samples"]), reverse=True)))
-    return f"{row['model']}{policy}\n{row['data']}, {counts} rows, {row['metric']}"
+    least = part["agreement"].min()
+    agreement = f", agreement {100 * least:.2f} %" if least < 1 and _metric(row) != "agreement" else ""
+    return f"{row['model']}{policy}\n{row['data']}, {counts} rows, {_metric(row)}{agreement}"
