@@ -143,6 +143,8 @@ class Store:
             yield
         except HepipeError:
             raise
+        except ImportError as error:
+            raise Unsupported(f"{error}: for a mailbox on s3://, pip install 'hepipe[s3]'") from error
         except Exception as error:  # backends raise what they like: botocore's errors are no OSErrors
             reason = f"{type(error).__name__}: {error}"[:500]
             raise StoreFailed(f"{name}: {reason}; check the address, the credentials and that it exists") from error
