@@ -16,8 +16,9 @@ import pytest
 from hepipe.models.bundle import Bundle, Settings, save
 from hepipe.service.mailbox import MailboxServer
 from hepipe.service.mailbox_letters import JOBS
+from hepipe.service.mailbox_rounds import Waiting
 from hepipe.service.mailbox_store import Store
-from hepipe.service.mailbox_worker import MailboxWorker, Waiting
+from hepipe.service.mailbox_worker import MailboxWorker
 from served_models import made
 
 MODELS = ("linear", "square", "tree")

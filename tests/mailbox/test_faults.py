@@ -25,7 +25,8 @@ from hepipe.service.problems import Refused
 WORKER = """
 import sys
 from pathlib import Path
-from hepipe.service.mailbox_worker import MailboxWorker, Waiting
+from hepipe.service.mailbox_rounds import Waiting
+from hepipe.service.mailbox_worker import MailboxWorker
 url, models = sys.argv[1:]
 MailboxWorker(url, Path(models), Waiting(lease_s=0.4, poll_s=0.05), allow_insecure=True).run()
 """

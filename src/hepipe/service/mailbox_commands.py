@@ -27,7 +27,8 @@ def work(
     import logging
     import signal
 
-    from hepipe.service.mailbox_worker import MailboxWorker, Waiting
+    from hepipe.service.mailbox_rounds import Waiting
+    from hepipe.service.mailbox_worker import MailboxWorker
 
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
     worker = MailboxWorker(url, models, Waiting(lease_s=lease, answer_s=3600 * answer, jobs=waiting))

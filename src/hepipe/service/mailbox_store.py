@@ -3,7 +3,8 @@
 What a mailbox needs of a store is a create that fails if the object is there and that shows the whole object or none.
 fsspec promises neither, so each backend gets its own, and a store is tried before it is used:
 
-    file    a hidden partial file, then a hard link, which fails if the name is taken (fsspec would look, then write)
+    file    a hidden partial file, then a hard link, which fails if the name is taken (fsspec would look, then write);
+            who else may read it is a matter of the folder and the umask
     memory  under a lock: threads of one process
     s3      one PUT with If-None-Match: *, never in parts; servers that ignore the condition are found by the trial
 """
@@ -156,10 +157,10 @@ def _mark() -> str:
 
 def _create_file(fs: Any, path: str, data: bytes) -> None:
     folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    os.makedirs(folder, exist_ok=True)
     partial = os.path.join(folder, f"{_HIDDEN}partial-{secrets.token_hex(8)}")
     try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())

@@ -12,23 +12,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hepipe.errors import HepipeError, KeyMismatch, MalformedFrame, PeerLost, StoreFailed
-from hepipe.protocol.link import Message, Transcript
 from hepipe.protocol.parties import Server, registered
 from hepipe.schemes.frames import Kind, parse
-from hepipe.service.mailbox import MAX_ATTEMPTS, POLL_S, pauses
+from hepipe.service.mailbox import MAX_ATTEMPTS, pauses
 from hepipe.service.mailbox_lease import Leases
 from hepipe.service.mailbox_letters import JOBS, KEYS, MODEL_ID, MODELS, Job, Letter, Part, Place, jobs
+from hepipe.service.mailbox_rounds import Desk, MailboxLink, Waiting
 from hepipe.service.mailbox_store import Store
 from hepipe.service.models import Repository, Served
 from hepipe.service.problems import Refused
@@ -37,33 +33,9 @@ from hepipe.service.worker import evaluated
 from hepipe.study.plan import Plan
 
 log = logging.getLogger("hepipe.service")
-LEASE_S = 30.0
-EXPIRE_S = 7 * 86_400.0
 _CLEAN_EVERY_S = 3600.0
 _KEPT = 16
 """Evaluators, each with one client's keys, that are kept ready."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """How long a worker waits, in seconds.
-
-    lease_s   for a sign of life of another worker, before its request is tried again
-    answer_s  for a key holder's answer, before the request is given up
-    expire_s  before what nobody touched is deleted
-    poll_s    at most between two looks
-    jobs      how many predictions may wait for their key holders at once
-    """
-
-    lease_s: float = LEASE_S
-    answer_s: float = 86_400.0
-    expire_s: float = EXPIRE_S
-    poll_s: float = POLL_S
-    jobs: int = 64
-
-
-class _Superseded(PeerLost):
-    """Another attempt is on, or the client has its reply or wants none."""
 
 
 class MailboxWorker:
@@ -85,32 +57,31 @@ class MailboxWorker:
         served = [repository.get(name, version) for name, versions in names.items() for version in versions]
         self._models = {each.bundle.digest: each for each in served}
         self._servers: OrderedDict[tuple[str, str], Server] = OrderedDict()
+        self._desk = Desk(self.store, self._waiting)
         self._leases = Leases(self.store, self._waiting.lease_s)
         self._threads = ThreadPoolExecutor(self._waiting.jobs, "hepipe-mailbox")
         self._running: set[str] = set()
         self._ignored: set[str] = set()
-        self._compute = threading.Lock()
         self._cleaned = -_CLEAN_EVERY_S
-        self._stopping = threading.Event()
         for each in served:
             self._publish(each)
 
     def run(self) -> None:
         """Work until ``stop``; what is being computed is finished, what waits for a key holder is given up."""
         waiting = pauses(self._waiting.poll_s)
-        while not self._stopping.is_set():
+        while not self._desk.stopping.is_set():
             try:
                 if self.step():
                     waiting = pauses(self._waiting.poll_s)
             except HepipeError as error:
                 log.warning("the mailbox could not be looked through, trying again: %s", error)
-            self._stopping.wait(next(waiting))
+            self._desk.stopping.wait(next(waiting))
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._leases.close()
 
     def stop(self) -> None:
         """Have ``run`` return; from any thread or signal handler."""
-        self._stopping.set()
+        self._desk.stopping.set()
 
     def step(self) -> int:
         """Look once, begin whatever may be begun; how many that is."""
@@ -122,7 +93,7 @@ class MailboxWorker:
             found = jobs(self.store.list(f"{JOBS}/{digest}"))
             listed |= set(found)
             for job_id, job in found.items():
-                free = len(self._running) < self._waiting.jobs and not self._stopping.is_set()
+                free = len(self._running) < self._waiting.jobs and not self._desk.stopping.is_set()
                 begun += free and self._begin(served, job_id, job)
         self._ignored &= listed
         self._leases.forget(listed)
@@ -159,7 +130,7 @@ class MailboxWorker:
     def _process(self, served: Served, letter: Letter, attempt: int) -> None:
         place = letter.place
         try:
-            with self._compute:
+            with self._desk.compute:
                 frame = self._evaluated(served, letter, attempt)
             self.store.create(place.name("reply"), Letter(Part.RESULT, place, attempt, 0, frame).to_bytes())
         except (PeerLost, StoreFailed) as error:
@@ -196,7 +167,7 @@ class MailboxWorker:
         if head.key_id != letter.place.key_id:
             raise KeyMismatch("the letter is for another key than the tensor in it")
         server = self._server(served, planned, head.key_id)
-        link = MailboxLink(self, letter.place, attempt, planned.rounds, served.request_bytes)
+        link = MailboxLink(self._desk, letter.place, attempt, planned.rounds, served.request_bytes)
         limits = served.bundle.model.profile.input_bound
         return evaluated(server, letter.body, limits, _fields(planned.parameters), link)
 
@@ -222,64 +193,6 @@ class MailboxWorker:
         if not self.store.create(name, data):  # written by another version of hepipe
             self.store.delete([name])
             self.store.create(name, data)
-
-    @contextmanager
-    def waits(self) -> Iterator[None]:
-        """Let others compute."""
-        self._compute.release()
-        try:
-            yield
-        finally:
-            self._compute.acquire()
-
-    def answer(self, place: Place, attempt: int, round_: int, limit: int) -> bytes:
-        """The object with the key holder's answer, once it is there; PeerLost after ``answer_s`` or when stopped."""
-        end, waiting = time.monotonic() + self._waiting.answer_s, pauses(self._waiting.poll_s)
-        while time.monotonic() < end and not self._stopping.is_set():
-            job = self._look(place)
-            if "request" not in job.parts or "reply" in job.parts or job.attempt > attempt:
-                raise _Superseded("given up: the client left, or another attempt is on")
-            if (attempt, round_) in job.answers:
-                return self.store.read(place.name("answer", attempt, round_), limit) or b""
-            self._stopping.wait(next(waiting))
-        raise PeerLost(f"no answer to round {round_}")
-
-    def _look(self, place: Place) -> Job:
-        """A job as it is now; the store may be away for a while."""
-        while not self._stopping.is_set():
-            try:
-                return jobs(self.store.list(f"{JOBS}/{place.model}")).get(place.job, Job())
-            except StoreFailed as error:
-                log.warning("job %s waits for the mailbox: %s", place.job[:8], error)
-                self._stopping.wait(self._waiting.poll_s)
-        raise PeerLost("the worker was stopped")
-
-
-class MailboxLink:
-    """The worker's link to a key holder who comes by when he likes: for protocols the same as LocalLink."""
-
-    def __init__(self, worker: MailboxWorker, place: Place, attempt: int, rounds: int, limit: int) -> None:
-        self._worker, self._place, self._attempt, self._rounds, self._limit = worker, place, attempt, rounds, limit
-        self._round = 0
-        self.transcript = Transcript()
-
-    def request(self, kind: str, frame: bytes) -> bytes:
-        """Leave a frame for the key holder and wait for the answer. One round."""
-        self._round += 1
-        if self._round > self._rounds:
-            raise HepipeError(f"the circuit asks for more than the {self._rounds} rounds planned")
-        numbers = (self._attempt, self._round)
-        letter = Letter(Part.ASK, self._place, *numbers, frame)
-        try:
-            self._worker.store.create(self._place.name("ask", *numbers), letter.to_bytes())
-        except StoreFailed as error:
-            raise PeerLost(f"round {self._round} could not be asked") from error
-        self.transcript.messages.append(Message(kind, "server", len(frame)))
-        with self._worker.waits():
-            data = self._worker.answer(self._place, *numbers, self._limit)
-        reply = Letter.parse(data).expect(self._place, [Part.ANSWER], *numbers).body
-        self.transcript.messages.append(Message(kind, "client", len(reply)))
-        return reply
 
 
 def clean(store: Store, older_s: float) -> int:
