@@ -57,6 +57,21 @@ def test_leftovers_are_cleaned_when_they_are_old(tmp_path: Path) -> None:
     assert call("mailbox", "clean", url, "--older-than", "0").output == "1 objects deleted\n"
 
 
+def test_a_mailbox_needs_none_of_the_servers_packages_and_s3_says_what_it_needs() -> None:
+    """fastapi, uvicorn, httpx2, websockets and prometheus-client come with the extra ``service`` only."""
+    names = ("fastapi", "uvicorn", "httpx2", "websockets", "prometheus_client", "s3fs")
+    code = f"""
+import sys; sys.modules.update(dict.fromkeys({names!r}))
+from hepipe.service.mailbox_worker import MailboxWorker
+print("imported")
+MailboxWorker("s3://bucket/box", None)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout == "imported\n"
+    assert "Unsupported" in run.stderr
+    assert "pip install 'hepipe[s3]'" in run.stderr
+
+
 def test_what_cannot_be_a_mailbox_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("age\n1\n")
     for words, says in (
