@@ -21,6 +21,7 @@ from hepipe.service.mailbox import MAX_ATTEMPTS, MailboxServer, Ticket
 from hepipe.service.mailbox_letters import JOBS, KEYS, MODELS, Letter, Part, Place
 from hepipe.service.mailbox_worker import clean
 from hepipe.service.problems import Refused
+from served_models import FRAME
 
 WORKER = """
 import sys
@@ -89,6 +90,20 @@ def test_of_two_workers_one_takes_a_request(published, scheme):
         for _ in range(3):
             server, client, ticket = left(published, "square", scheme)
             assert right(server, client, ticket, "square")
+    assert published.left() == set()
+
+
+def test_predictions_that_wait_for_their_rounds_do_not_mix(published):
+    """Three at once in one worker, two under one key, answered in another order than they were asked in."""
+    server, client, one = left(published, "square")
+    two = server.post(client.encrypt(FRAME.tail(2)))
+    other = left(published, "square")
+    with published.working():
+        until(lambda: len(names(published, "ask-1-1")) == 3)
+        assert right(*other, "square")
+        found = client.decrypt(server.collect(two, client.link()))
+        assert np.abs(found - clear("square", FRAME.tail(2))).max() <= server.plan("paillier").error_bound
+        assert right(server, client, one, "square")
     assert published.left() == set()
 
 

@@ -205,9 +205,8 @@ def clean(store: Store, older_s: float) -> int:
         folder = f"{JOBS}/{model}"
         old = store.older(folder, older_s)
         alive = {name for job in jobs(store.list(folder)).values() if not job.names <= old for name in job.names}
-        gone = sorted(
-            old - alive, key=lambda name: not name.endswith(".request")
-        )  # the request first: no one begins it
+        # The request first, so that no worker begins it.
+        gone = sorted(old - alive, key=lambda name: not name.endswith(".request"))
         store.delete(f"{folder}/{name}" for name in gone)
         deleted += len(gone)
     return deleted
