@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hepipe.protocol.parties import Client, Server
     from hepipe.schemes.registry import scheme
     from hepipe.service.client import RemoteServer
+    from hepipe.service.mailbox import MailboxServer
     from hepipe.study.compare import compare
     from hepipe.study.datasets import load
     from hepipe.study.estimators import EncryptedClassifier, EncryptedClusterer, EncryptedRegressor
@@ -30,6 +31,7 @@ __all__ = [
     "EncryptedRegressor",
     "EncryptedTrainer",
     "FederatedRidge",
+    "MailboxServer",
     "RemoteServer",
     "Server",
     "compare",
@@ -50,6 +52,7 @@ _HOMES = {
     "EncryptedRegressor": "study.estimators",
     "EncryptedTrainer": "study.trainer",
     "FederatedRidge": "training.federated",
+    "MailboxServer": "service.mailbox",
     "RemoteServer": "service.client",
     "Server": "protocol.parties",
     "compare": "study.compare",

@@ -65,3 +65,7 @@ class AgreementBroken(HepipeError):
 
 class IllPosed(HepipeError):
     """A fit whose data do not determine its solution."""
+
+
+class StoreFailed(HepipeError):
+    """An object store that cannot be reached, refuses, or cannot do what a mailbox needs."""
