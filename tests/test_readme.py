@@ -10,7 +10,7 @@ import pytest
 
 from hepipe.errors import DataError
 from hepipe.study import readme
-from hepipe.study.support import model_table, operations, support_table
+from hepipe.study.support import model_table, operations, support_table, training_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -72,3 +72,11 @@ def test_the_model_table_says_what_the_plans_say() -> None:
     asked = table.loc["network, ReLU of degree 3", ["paillier, client", "ckks, client"]]
     assert asked.str.contains("the argument of every relu").all()
     assert (table.loc["decision tree on public bins", ["paillier, client", "ckks, client"]] == "–").all()
+
+
+def test_the_training_table_says_what_the_plans_say() -> None:
+    table = training_table()
+    assert table.loc["logistic regression, 3 steps of descent", "ckks"] == "7 levels: weights"
+    assert "19 rounds" in table.loc["logistic regression, 20 steps, refreshed", "ckks"]
+    assert table.loc["ridge regression of several owners", "paillier"].startswith("0 rounds: to the key holder")
+    assert table.loc["the same, masked", "ckks"] == "–"

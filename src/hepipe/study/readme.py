@@ -11,7 +11,7 @@ from hepipe.errors import DataError
 from hepipe.study.captions import cell
 from hepipe.study.report import RANDOM, read_results
 from hepipe.study.suite import largest
-from hepipe.study.support import model_table, support_table
+from hepipe.study.support import model_table, support_table, training_table
 
 COLUMNS = {
     "notebook": "notebook",
@@ -41,6 +41,7 @@ def update(readme: Path, results: Path) -> bool:
     parts = {
         "results": results_part(results),
         "models": markdown(model_table().reset_index()),
+        "training": markdown(training_table().reset_index()),
         "support": markdown(support_table().reset_index()),
     }
     for part, content in parts.items():
