@@ -18,7 +18,7 @@ from hepipe.errors import KeyMismatch, MalformedFrame
 from hepipe.protocol.parties import Client
 from hepipe.schemes.frames import Frame, Kind, parse
 from hepipe.schemes.keystore import load_public, save_keys
-from hepipe.service.keys import KeyStore, read_key
+from hepipe.service.keys import KeyLost, KeyStore, read_key
 from hepipe.service.limits import Budget
 from hepipe.service.problems import Refused
 from hepipe.service.uploads import SecretKeyUploaded, check_upload
@@ -160,12 +160,12 @@ def test_a_damaged_file_is_found_and_mended_by_the_same_upload(tmp_path: Path) -
     store = KeyStore(tmp_path, 2, 1000)
     stored, _ = store.put("alice", A, b"public")
     stored.path.write_bytes(b"publik")
-    with pytest.raises(MalformedFrame, match="damaged"):
+    with pytest.raises(KeyLost, match="damaged"):
         read_key(stored.path)
     store.put("alice", A, b"public")
     assert read_key(stored.path) == b"public"
     stored.path.unlink()
-    with pytest.raises(MalformedFrame, match="no longer here"):
+    with pytest.raises(KeyLost, match="no longer here"):
         read_key(stored.path)
 
 

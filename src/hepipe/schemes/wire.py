@@ -242,6 +242,12 @@ def parameters_from(scheme: str, fields: dict[str, Any]) -> Any:
     return kind(**fields)
 
 
+def parameter_fields(parameters: Any) -> dict[str, Any]:
+    """The fields of parameters as JSON has them: what ``parameters_from`` takes."""
+    fields: dict[str, Any] = json.loads(_canonical(dataclasses.asdict(parameters)))
+    return fields
+
+
 def _canonical(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 

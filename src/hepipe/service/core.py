@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 
 from hepipe.errors import HepipeError, KeyMismatch, MalformedFrame
 from hepipe.schemes.frames import Kind, parse
+from hepipe.schemes.wire import parameter_fields
 from hepipe.service.inference import Binding
 from hepipe.service.keys import KEY_ID, KeyStore, StoredKey
 from hepipe.service.limits import Budget, Limits, Rates
@@ -119,8 +118,8 @@ class Core:
             self.running -= 1
 
     async def _evaluated(self, served: Served, planned: Plan, key: StoredKey, frame: bytes, ask: Ask | None) -> bytes:
-        parameters = json.loads(json.dumps(dataclasses.asdict(planned.parameters)))
-        job = {"model": served.bundle.digest, "key": str(key.path), "parameters": parameters}
+        fields = parameter_fields(planned.parameters)
+        job = {"model": served.bundle.digest, "key": str(key.path), "parameters": fields}
         counted = _Counted(ask, planned.rounds)
         pool, seconds = (
             (self.round_pool, self.limits.session_s) if planned.rounds else (self.pool, self.limits.deadline_s)

@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from hepipe.errors import MalformedFrame
+from hepipe.errors import HepipeError
 from hepipe.service.problems import Refused
 
 KEY_ID = re.compile(r"[0-9a-f]{32}")
@@ -91,14 +91,18 @@ class KeyStore:
         self.get(tenant, key_id).path.unlink(missing_ok=True)
 
 
+class KeyLost(HepipeError):
+    """A stored key that is gone or damaged: its owner uploads it again."""
+
+
 def read_key(path: Path) -> bytes:
-    """The content of a key's file; MalformedFrame if it is not what was uploaded."""
+    """The content of a key's file; KeyLost if it is not what was uploaded."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise MalformedFrame("the key is no longer here: upload it again") from error
+        raise KeyLost("the key is no longer here: upload it again") from error
     if hashlib.sha256(data).hexdigest() != path.name.partition("-")[2]:
-        raise MalformedFrame("the stored key was damaged: upload it again")
+        raise KeyLost("the stored key was damaged: upload it again")
     return data
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from hepipe.errors import HepipeError, MalformedBundle, MalformedFrame
 from hepipe.models.bundle import Bundle, read, unpack
 from hepipe.models.codec import Inline, encode
 from hepipe.schemes.frames import Frame
+from hepipe.schemes.wire import parameter_fields
 from hepipe.service.problems import Refused
 from hepipe.study.plan import Plan, plan
 
@@ -83,8 +82,8 @@ def _published(each: Plan) -> dict[str, Any]:
     names = ("policy", "samples", "levels", "rounds", "reveals", "error_bound", "bytes_up", "bytes_down", "key_bytes")
     fields = {name: getattr(each, name) for name in names}
     packing = {"rows_per_ciphertext": each.parameters.slots, "layout": "one column a ciphertext, rows in its slots"}
-    parameters = json.loads(json.dumps(dataclasses.asdict(each.parameters)))
-    return fields | {"parameters": parameters, "security_bits": each.security_bits, "packing": packing}
+    fields |= {"parameters": parameter_fields(each.parameters), "security_bits": each.security_bits}
+    return fields | {"packing": packing}
 
 
 class Repository:

@@ -186,7 +186,7 @@ def _greet(channel: Channel) -> bytes:
 
 
 def check_key(data: bytes) -> Conversation[dict[str, Any]]:
-    """The conversation that checks an upload: its key_id, scheme and parameters, or the worker's error."""
+    """The conversation that checks an upload: its key_id, or the worker's error."""
 
     def talk(channel: Channel) -> dict[str, Any] | HepipeError:
         channel.send(b'{"task": "check"}')

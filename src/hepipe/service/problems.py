@@ -31,6 +31,8 @@ TITLES = {
     "deadline": (503, "The request took longer than it may"),
 }
 """Every kind of refusal: its status and title."""
+_OF_WORKERS = {"SecretKeyUploaded": "secret-key", "KeyLost": "unknown"}
+"""Errors that only workers raise, and the refusals that they become."""
 
 
 class Refused(HepipeError):
@@ -83,8 +85,8 @@ class Refused(HepipeError):
 
 def worker_error(name: str, detail: str) -> HepipeError:
     """The error of hepipe that a worker reports by its name."""
-    if name == "SecretKeyUploaded":
-        return Refused("secret-key", detail)
+    if name in _OF_WORKERS:
+        return Refused(_OF_WORKERS[name], detail)
     kind = getattr(errors, name, HepipeError)
     known = isinstance(kind, type) and issubclass(kind, HepipeError)
     return kind(detail) if known else HepipeError(detail)

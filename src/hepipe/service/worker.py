@@ -6,7 +6,6 @@ has not seen, relays rounds as frames, and ends with a frame, or with a JSON obj
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import signal
 from collections import OrderedDict
@@ -22,6 +21,7 @@ from hepipe.protocol.link import Link
 from hepipe.protocol.parties import Server, registered
 from hepipe.protocol.pipe import Channel, PipeLink
 from hepipe.schemes.base import CipherTensor, FloatArray
+from hepipe.schemes.wire import parameter_fields
 from hepipe.service.keys import read_key
 from hepipe.service.uploads import check_upload
 
@@ -68,8 +68,7 @@ class Worker:
     def _checked(self, data: bytes) -> dict[str, Any]:
         check_upload(data)
         bundle = registered(data, allow_insecure=self._allow_insecure)
-        fields = json.loads(json.dumps(dataclasses.asdict(bundle.parameters)))
-        return {"key_id": bundle.key_id, "scheme": bundle.parameters.name, "parameters": fields}
+        return {"key_id": bundle.key_id}
 
     def _evaluated(self, job: dict[str, Any], channel: Channel) -> bytes:
         frame = channel.receive()
@@ -88,7 +87,7 @@ class Worker:
         name = (job["model"], job["key"])
         if name not in self._servers:
             bundle = registered(read_key(Path(job["key"])), allow_insecure=self._allow_insecure)
-            if json.loads(json.dumps(dataclasses.asdict(bundle.parameters))) != job["parameters"]:
+            if parameter_fields(bundle.parameters) != job["parameters"]:
                 raise KeyMismatch("this key has other parameters than the plan: make keys for this model's profile")
             server = Server(model.model, bundle, model.settings.policy, allow_insecure=self._allow_insecure)
             self._servers[name] = server
