@@ -21,6 +21,7 @@ from typing import Any
 from hepipe.errors import HepipeError, KeyMismatch, MalformedFrame, PeerLost, StoreFailed
 from hepipe.protocol.parties import Server, registered
 from hepipe.schemes.frames import Kind, parse
+from hepipe.schemes.wire import parameter_fields
 from hepipe.service.mailbox import MAX_ATTEMPTS, pauses
 from hepipe.service.mailbox_lease import Leases
 from hepipe.service.mailbox_letters import JOBS, KEYS, MODEL_ID, MODELS, Job, Letter, Part, Place, jobs
@@ -169,7 +170,7 @@ class MailboxWorker:
         server = self._server(served, planned, head.key_id)
         link = MailboxLink(self._desk, letter.place, attempt, planned.rounds, served.request_bytes)
         limits = served.bundle.model.profile.input_bound
-        return evaluated(server, letter.body, limits, _fields(planned.parameters), link)
+        return evaluated(server, letter.body, limits, parameter_fields(planned.parameters), link)
 
     def _server(self, served: Served, planned: Plan, key_id: str) -> Server:
         name = (served.bundle.digest, key_id)
@@ -210,8 +211,3 @@ def clean(store: Store, older_s: float) -> int:
         store.delete(f"{folder}/{name}" for name in gone)
         deleted += len(gone)
     return deleted
-
-
-def _fields(parameters: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(parameters)))
-    return fields
