@@ -63,8 +63,9 @@ check: setup ## Lint and format of code and notebooks (ruff), types (mypy --stri
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict src
 
-bench: setup ## Batch scoring and training side by side with plain phe and TenSEAL's tutorial way
+bench: setup ## Scoring, depth and training side by side with plain phe and TenSEAL's tutorial way
 	@$(BIN)/python benchmarks/scoring.py
+	@$(BIN)/python benchmarks/depth.py
 	@$(BIN)/python benchmarks/training.py
 
 # torch's requirements are stated here, because those of the registry's build name CUDA packages.

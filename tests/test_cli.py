@@ -215,7 +215,8 @@ def test_readme_is_written_from_the_results_and_then_left_alone(
 ) -> None:
     root = Path(__file__).parent.parent
     monkeypatch.chdir(tmp_path)
-    Path("README.md").write_text("<!-- results:begin --><!-- results:end --><!-- support:begin --><!-- support:end -->")
+    parts = ("results", "models", "support")
+    Path("README.md").write_text("".join(f"<!-- {part}:begin --><!-- {part}:end -->" for part in parts))
     assert "written" in call("readme", "--out", str(root / "results")).stdout
     assert "| by rounds |" in Path("README.md").read_text()
     assert "up to date" in call("readme", "--out", str(root / "results")).stdout

@@ -1,4 +1,4 @@
-"""The leak that notebook 03 shows is the real one: every column and threshold, from one query."""
+"""The leaks that notebooks 03 and 06 show are the real ones: thresholds from one query, centroids from d + 1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from hepipe.errors import OutOfRange
 from hepipe.models.schema import Schema
-from hepipe.study.leaks import differences
+from hepipe.schemes.parameters import PaillierParameters
+from hepipe.study.leaks import centroids, differences
 
 
 @settings(max_examples=5, deadline=None)
@@ -32,3 +33,16 @@ def test_a_threshold_that_would_be_taken_for_another_column_is_refused() -> None
     tree = DecisionTreeClassifier().fit([[0.0], [2.0**21]], [0, 1])
     with pytest.raises(OutOfRange, match="below 2\\*\\*19"):
         differences(tree, Schema.unknown(1, bound=2.0**21), security_bits=0)
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 4))
+def test_d_plus_1_queries_read_every_centroid(seed: int, count: int, d: int) -> None:
+    centres = np.random.default_rng(seed).uniform(-50, 50, (count, d))
+    names = [f"x{i}" for i in range(d)]
+    read = centroids(centres, names, security_bits=0)
+    assert read["cluster"].tolist() == list(range(count))
+    np.testing.assert_array_equal(read[names], centres)
+    # half a unit of the weights -2c, halved; the answers, below 2**15, are read as float64
+    bound = 2.0 ** -(PaillierParameters.log_plain_scale + 2) + 2.0**-37
+    assert np.abs(read[[f"{name} read" for name in names]].to_numpy() - centres).max() <= bound

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 import hepipe
 from hepipe.errors import DataError
-from hepipe.models.linear import logit_model
+from hepipe.models.linear import linear_regression, logit_model
 from hepipe.models.schema import Column, Schema
 from hepipe.study import report
 from hepipe.study.captions import Table, cell, data_text, findings, footer
@@ -75,6 +76,15 @@ def test_one_row_is_its_own_batch_and_is_measured_once() -> None:
     (measured,) = hepipe.compare(model, [[0.5, 0.25]], schemes="ckks", repeats=2, progress="off").measurements
     assert measured.batch == measured.one
     assert (measured.batch.samples, len(measured.batch.totals)) == (1, 2)
+
+
+def test_a_single_value_has_no_r2_and_no_warning_either() -> None:
+    model = linear_regression([1.0, -2.0], 0.1, Schema((Column("a", -1, 1), Column("b", -1, 1))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (found,) = hepipe.compare(model, [[0.5, 0.25]], [0.1], schemes="clear", repeats=1, progress="off").measurements
+    assert math.isnan(found.metric_encrypted)
+    assert found.agreement == 1
 
 
 def test_a_footer_names_the_models_of_as_many_rows_together(compared: Comparison) -> None:

@@ -62,7 +62,7 @@ def test_no_odd_polynomial_is_nearer(alpha: float, degree: int) -> None:
     x = np.linspace(low * (1 - MARGIN), 1 + low * MARGIN, 50_001)
     off = series(x) - 1
     assert np.abs(off).max() <= error + 1e-14
-    if error > 1e-12:
+    if error > 1e-9:  # below, the rounding of float64 has zeros of its own
         runs = np.split(off, np.flatnonzero(np.diff(np.sign(off))) + 1)
         assert len(runs) == (degree + 1) // 2 + 1
         assert min(np.abs(run).max() for run in runs) >= error * (1 - 1e-3)

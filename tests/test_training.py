@@ -71,6 +71,18 @@ def test_every_way_does_what_its_plan_says(way: str) -> None:
     assert plan.rounds == 0 or way.startswith(("ckks, refreshed", "paillier"))
 
 
+@pytest.mark.secure
+def test_two_steps_at_a_secure_size() -> None:
+    rows = rows_of(3000, 15)
+    plan = plan_training(Descent(len(rows), 2, rate=2.0), 15, row_bound=4.0)
+    assert (plan.security_bits, plan.parameters.poly_modulus_degree, plan.rounds) == (128, 8192, 0)
+    owner = Owner(plan)
+    trainer = Trainer(plan, owner.public_bytes())
+    trainer.receive(owner.encrypt(rows))
+    assert list(trainer.run()) == [1, 2]
+    assert np.abs(owner.weights(trainer.result()) - trajectory(plan.descent, rows)[-1]).max() <= plan.error_estimate
+
+
 def test_the_transcript_counts_every_decryption_but_the_result_s() -> None:
     scheme, descent, columns = WAYS["ckks, refreshed"]
     plan = plan_training(descent, columns, scheme, row_bound=4.0, security_bits=0)

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from hepipe.protocol.parties import Client, Server
     from hepipe.schemes.registry import scheme
     from hepipe.service.client import RemoteServer
+    from hepipe.service.mailbox import MailboxServer
     from hepipe.study.compare import compare
     from hepipe.study.datasets import load
     from hepipe.study.estimators import EncryptedClassifier, EncryptedClusterer, EncryptedRegressor
     from hepipe.study.plan import plan
     from hepipe.study.trainer import EncryptedTrainer
+    from hepipe.training.federated import FederatedRidge
+    from hepipe.training.labels import labels_only
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,11 +30,14 @@ __all__ = [
     "EncryptedClusterer",
     "EncryptedRegressor",
     "EncryptedTrainer",
+    "FederatedRidge",
+    "MailboxServer",
     "RemoteServer",
     "Server",
     "compare",
     "from_sklearn",
     "from_torch",
+    "labels_only",
     "load",
     "plan",
     "scheme",
@@ -45,11 +51,14 @@ _HOMES = {
     "EncryptedClusterer": "study.estimators",
     "EncryptedRegressor": "study.estimators",
     "EncryptedTrainer": "study.trainer",
+    "FederatedRidge": "training.federated",
+    "MailboxServer": "service.mailbox",
     "RemoteServer": "service.client",
     "Server": "protocol.parties",
     "compare": "study.compare",
     "from_sklearn": "models.importers",
     "from_torch": "models.torch_importer",
+    "labels_only": "training.labels",
     "load": "study.datasets",
     "plan": "study.plan",
     "scheme": "schemes.registry",

@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
 from hepipe.errors import HepipeError
-from hepipe.service import commands
+from hepipe.service import commands, mailbox_commands
 
 # Everything heavy is imported inside the commands, so that the help answers at once.
 
@@ -191,6 +191,8 @@ app.command()(commands.serve)
 app.command()(commands.predict)
 app.command()(commands.token)
 app.add_typer(commands.keys, name="keys")
+app.command()(mailbox_commands.work)
+app.add_typer(mailbox_commands.mailbox, name="mailbox")
 
 
 @app.command()

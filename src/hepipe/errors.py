@@ -57,3 +57,15 @@ class RunFailed(HepipeError):
 
 class PeerLost(HepipeError):
     """The process at the other end is gone, was too slow, or closed without a goodbye."""
+
+
+class AgreementBroken(HepipeError):
+    """A contribution or release that the parties' agreement rules out: it would tell too much, or count twice."""
+
+
+class IllPosed(HepipeError):
+    """A fit whose data do not determine its solution."""
+
+
+class StoreFailed(HepipeError):
+    """An object store that cannot be reached, refuses, or cannot do what a mailbox needs."""

@@ -13,7 +13,16 @@ from hepipe.study.batch import Outcome, plan_batch, run_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPARING = [
-    *("01_salary_linear", "02_chd_logistic", "03_chd_tree", "04_salary_network", "05_chd_mlp", "08_network"),
+    "01_salary_linear",
+    "02_chd_logistic",
+    "03_chd_tree",
+    "04_salary_network",
+    "05_chd_mlp",
+    "06_kmeans",
+    "07_chd_training",
+    "08_network",
+    "10_salary_owners",
+    "11_heart_trees",
 ]
 SUITE = ["00_two_schemes", *COMPARING, "09_summary"]
 COLUMNS = {

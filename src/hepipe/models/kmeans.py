@@ -27,7 +27,7 @@ CLUSTERERS = (KMeans, MiniBatchKMeans)
 GAP_BITS = 10.0
 REVEALS = {
     "index": "cluster index",
-    "distances": "distances to all centroids, hence the centroids after d + 1 queries",
+    "distances": "cluster index; distances to all centroids, hence the centroids after d + 1 queries",
 }
 _PRECISION_BITS = {"index": 3.0, "distances": 20.0}
 
@@ -143,7 +143,7 @@ def kmeans_from_sklearn(
     constants = (centroids * (centroids - 2 * offset)).sum(axis=1)
     linear = LinearModel.of(profile, -2 * (slope * centroids).T, constants)
     if reveal == "distances":
-        return KMeansModel(profile, linear.weights, linear.intercept)
+        return KMeansModel(profile, linear.weights, linear.intercept, name="k-means, distances")
     gap = 2.0**-gap_bits
     weights, intercept = _scaled(linear.weights, linear.intercept, LARGEST - gap)
     model = KMeansModel(profile, weights, intercept, gap)

@@ -25,7 +25,7 @@ from hepipe.models.tree import TREES, complete, leaf_value, published_depth
 from hepipe.schemes.base import CipherTensor, Evaluator, Feature, FloatArray, Threshold
 
 ERROR_BITS = 16
-"""Of the sign polynomials: what they put on a score is then below the noise of CKKS, and no label depends on it."""
+"""Of the sign polynomials: two levels more than labels need, so that a score says little of how near a threshold is."""
 _LABEL_BITS, _VALUE_BITS, _EXACT_BITS = 3.0, 10.0, 20.0
 """Precision asked for unless told otherwise: of a class index, of a value as a part of the spread of the leaves, and
 where comparisons are exact."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 from typing import Any, Protocol
 
@@ -20,6 +22,7 @@ from hepipe.schemes.frames import Kind, kind_of, split
 from hepipe.schemes.keystore import load_keys, save_keys
 from hepipe.schemes.paillier_proof import prove, verify
 from hepipe.schemes.registry import evaluator_of, scheme_of
+from hepipe.schemes.secret import SecretKey
 from hepipe.schemes.wire import pack_keys, pack_tensor, unpack_keys, unpack_tensor
 
 _ANSWERS: dict[int, Any] = {Kind.MASKED_NUMBERS: answer_masked_numbers, Kind.ZERO_TESTS: answer_zero_tests}
@@ -166,6 +169,13 @@ class Client:
         proof = prove(self._keys.secret) if self._scheme.name == "paillier" else b""
         return self.public_bytes() + proof
 
+    def tag(self, content: bytes) -> str:
+        """A MAC under the secret key: what this client gave away, it knows again. Without encryption, a mere digest."""
+        secret = self._keys.secret
+        material = secret._material() if isinstance(secret, SecretKey) else b""
+        key = hashlib.sha256(b"hepipe client tag\0" + material).digest()
+        return hmac.new(key, content, "sha256").hexdigest()
+
     def fill(self, count: int) -> None:
         """Make the randomness of ``count`` ciphertexts ahead (Paillier); offline work."""
         if self._scheme.name == "paillier":
@@ -199,13 +209,8 @@ class Server:
     def __init__(
         self, model: Model, public: PublicBundle | bytes, policy: str = "polynomial", *, allow_insecure: bool = False
     ) -> None:
-        bundle = unpack_keys(public, allow_insecure=allow_insecure) if isinstance(public, bytes) else public
-        if not isinstance(bundle, PublicBundle):
-            raise KeyMismatch("a server takes client.public(); keys that include a secret one never leave the client")
-        if bundle.parameters.insecure and not allow_insecure:
-            raise InsecureParameters("the client uses parameters made for tests: plan with secure ones")
-        self.model, self._bundle = model, bundle
-        self._evaluator = evaluator_of(bundle)
+        self.model, self._bundle = model, public_bundle(public, allow_insecure)
+        self._evaluator = evaluator_of(self._bundle)
         self._policy = policy
 
     def evaluate(self, x: CipherTensor, link: Link | None = None) -> CipherTensor:
@@ -235,3 +240,13 @@ class Server:
     def unpack(self, frame: bytes) -> CipherTensor:
         """A client's tensor from its frame."""
         return unpack_tensor(frame, self._bundle)
+
+
+def public_bundle(public: PublicBundle | bytes, allow_insecure: bool) -> PublicBundle:
+    """What ``client.public()`` gives, or its frame; KeyMismatch for more, InsecureParameters for test keys."""
+    bundle = unpack_keys(public, allow_insecure=allow_insecure) if isinstance(public, bytes) else public
+    if not isinstance(bundle, PublicBundle):
+        raise KeyMismatch("a server takes client.public(); keys that include a secret one never leave the client")
+    if bundle.parameters.insecure and not allow_insecure:
+        raise InsecureParameters("the client uses parameters made for tests: plan with secure ones")
+    return bundle

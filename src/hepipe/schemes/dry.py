@@ -42,6 +42,7 @@ class DryEvaluator(Ledger):
     bytes_up/down bytes of those rounds, client to server and back
     peak_bits     the most bits a value, scaled, occupies anywhere in the circuit, results included
     lowest_level  the lowest level that any value reaches
+    sums          whether samples are added up anywhere: one a ciphertext on Paillier, rotations on CKKS
     revealed      what rounds and results show to the key holder besides what the model says
     undecided     the error of some value reaches the gap that ``negative`` was promised: any result may be wrong
     hidden_bits   the fewest bits by which the mask of a refresh exceeds what it hides; infinite where there is none
@@ -54,6 +55,7 @@ class DryEvaluator(Ledger):
         self.rounds = self.bytes_up = self.bytes_down = 0
         self.peak_bits, self.hidden_bits = 0.0, math.inf
         self.lowest_level = parameters.depth
+        self.sums = False
         self.policy = policy
         self.features = _FEATURES["paillier" if getattr(parameters, "exact", False) else parameters.name]
         self.features |= row_features(parameters)
@@ -294,6 +296,7 @@ class DryEvaluator(Ledger):
 
     def _folded(self, bias: FloatArray, std: FloatArray, log_scale: float, level: int) -> Any:
         """All slots added up by rotations; elsewhere samples are added one by one, without error."""
+        self.sums = True
         if not isinstance(self.parameters, CkksParameters):
             return np.stack([bias, std])
         slots, steps = self.parameters.slots, self.parameters.slots.bit_length() - 1

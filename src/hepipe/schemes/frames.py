@@ -44,6 +44,12 @@ class Kind(enum.IntEnum):
     MASKED_VALUES = 12
     REFRESHED = 13
     KEY_PROOF = 16
+    CONTRIBUTION = 32
+    POOLED_SUM = 33
+    MASKED_SYSTEM = 34
+    MASKED_SOLUTION = 35
+    ASSIGNMENT = 36
+    CENTRES = 37
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ samples costs what a single one does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import gmpy2
@@ -190,6 +191,10 @@ class PaillierDecryptor:
                 integers[span, feature] = self._lanes(ciphertext, span.stop - span.start)
         check_range(integers, x.bound, x.log_scale, "a decrypted value is over its bound")
         return integers
+
+    def residues(self, ciphertexts: Sequence[Mpz]) -> list[Mpz]:
+        """The plaintexts modulo n, whole and unsigned: for protocols over Z_n, where every residue is a value."""
+        return [self._plaintext(c) for c in ciphertexts]
 
     def zeros(self, ciphertexts: list[list[Mpz]]) -> IntegerArray:
         """1 where a plaintext is zero, else 0. Price: half a decryption, 5 ms a ciphertext at 3072 bits.

@@ -32,6 +32,8 @@ STATISTICAL_BITS = 80
 LAPLACE_TAIL = 9.8 / TAIL_SIGMAS
 # NIST SP 800-57 Part 1, table 2: factoring-based keys.
 FACTORING_SECURITY = {15360: 256, 7680: 192, 3072: 128, 2048: 112, 1024: 80}
+MODULUS_BITS = {0: 1024, 112: 2048, 128: 3072, 192: 7680, 256: 15360}
+"""Paillier modulus for a security asked for; 0 is the insecure size of tests."""
 
 
 class Parameters(Protocol):

@@ -15,42 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from hepipe.errors import InsecureParameters, KeyMismatch, MalformedFrame, Unsupported
-from hepipe.models.codec import Inline, check_profile, decode
-from hepipe.models.profile import Profile
+from hepipe.errors import KeyMismatch, MalformedFrame, Unsupported
 from hepipe.protocol.link import Link
 from hepipe.protocol.parties import Client
 from hepipe.protocol.pipe import TIMEOUT_S, converse
 from hepipe.schemes.base import CipherTensor
-from hepipe.schemes.wire import parameters_from
 from hepipe.service.inference import LENGTH_HEADER, Binding, json_object, pack_request, unpack_response
 from hepipe.service.keyring import KeyRing
 from hepipe.service.problems import Refused
+from hepipe.service.published import RemotePlan, predict_in_parts, read_plan
 from hepipe.service.transport import Transport, WebSocketEnds
-from hepipe.study.progress import steps
-
-
-@dataclass(frozen=True, eq=False)
-class RemotePlan:
-    """What a server publishes of a plan: see study.plan.Plan. ``digest`` names the model it is for."""
-
-    parameters: Any
-    profile: Profile
-    samples: int
-    policy: str
-    levels: int
-    rounds: int
-    reveals: str
-    error_bound: float
-    bytes_up: int
-    bytes_down: int
-    key_bytes: int
-    security_bits: int
-    digest: str
-    version: str
 
 
 class RemoteServer:
@@ -97,7 +73,7 @@ class RemoteServer:
         """
         if scheme not in self._plans:
             body, _ = self._transport.call("GET", f"{self._path}/profile")
-            self._plans[scheme] = self._read_plan(json_object(body), scheme)
+            self._plans[scheme] = read_plan(json_object(body), scheme, self._policy, self._allow_insecure)
         return self._plans[scheme]
 
     def client(self, scheme: str = "ckks", keys: KeyRing | None = None, passphrase: str = "") -> Client:
@@ -150,10 +126,7 @@ class RemoteServer:
 
     def predict(self, client: Client, X: Any, progress: bool = False) -> npt.NDArray[Any]:
         """Predictions for any number of rows, as many at a time as the plan allows; see Client.predict."""
-        most, rows = self.plan(client.public().parameters.name).samples, X if hasattr(X, "shape") else np.asarray(X)
-        parts = [rows[start : start + most] for start in range(0, len(rows), most)]
-        watched = steps(parts, "predict", "auto" if progress else "off", lambda part: f"{len(part)} rows")
-        return np.concatenate([client.predict(self, part) for part in watched])
+        return predict_in_parts(self, self.plan(client.public().parameters.name).samples, client, X, progress)
 
     def close(self) -> None:
         """Close the connections."""
@@ -165,25 +138,6 @@ class RemoteServer:
         if len(names) != 1:
             raise Unsupported(f"the server has the models {names}: name one")
         return str(names[0])
-
-    def _read_plan(self, published: dict[str, Any], scheme: str) -> RemotePlan:
-        plans = published.get("plans", {})
-        if scheme not in plans:
-            raise Unsupported(f"the model is not offered on {scheme!r}: use one of {sorted(plans)}")
-        try:
-            profile = decode(Profile, published["profile"], Inline())
-            check_profile(profile)
-            fields = {name: value for name, value in plans[scheme].items() if name != "packing"}
-            fields["parameters"] = parameters_from(scheme, fields["parameters"])
-            names = {"profile": profile, "digest": published["digest"], "version": published["version"]}
-            plan = RemotePlan(**fields, **names)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise MalformedFrame(f"the published profile cannot be read: {error}") from error
-        if (plan.parameters.insecure or not plan.parameters.security_bits) and not self._allow_insecure:
-            raise InsecureParameters("the server plans with parameters made for tests: ask it for secure ones")
-        if plan.policy != "polynomial" and plan.policy != self._policy:
-            raise Unsupported(f"the plan's policy {plan.policy!r} reveals {plan.reveals}: agree with policy='client'")
-        return plan
 
     def _upload(self, client: Client) -> None:
         self._transport.call("PUT", f"/v2/hepipe/keys/{client.public().key_id}", client.registration_bytes())

@@ -15,13 +15,14 @@ from hepipe.errors import HepipeError
 
 if TYPE_CHECKING:
     from hepipe.service.client import RemoteServer
+    from hepipe.service.mailbox import MailboxServer
 
 # Everything heavy is imported inside the commands, so that the help answers at once.
 
 PASSPHRASE, TOKEN = "HEPIPE_PASSPHRASE", "HEPIPE_TOKEN"
 """Environment variables: arguments would show in the list of processes."""
 
-Url = Annotated[str, typer.Option(help="https://..., or http:// on this machine.")]
+Url = Annotated[str, typer.Option(help="https://..., http:// on this machine, or a mailbox: s3://..., file:///...")]
 ModelName = Annotated[str | None, typer.Option("--model", help="By name; may be left out if there is only one.")]
 SchemeName = Annotated[str, typer.Option("--scheme", help="paillier or ckks.")]
 TokenFile = Annotated[Path | None, typer.Option(help=f"File with the server's token; else ${TOKEN}.")]
@@ -81,13 +82,14 @@ def predict(
     authority: Authority = None,
     key_folder: KeyFolder = None,
     policy: Annotated[str, typer.Option(help='"client" agrees to see what such a plan reveals.')] = "polynomial",
+    deadline: Annotated[float, typer.Option(min=0, help="Seconds to wait for a reply in a mailbox.")] = 600,
 ) -> None:
     """Predict rows on a server that sees only ciphertexts; keys are made once and reused."""
     import pandas as pd
 
     with _needs_service():
         from hepipe.service.keyring import KeyRing
-    remote = _remote(url, model, token_file, authority, policy)
+    remote = _remote(url, model, token_file, authority, policy, deadline)
     try:
         rows = pd.read_csv(data)
     except (OSError, ValueError) as error:
@@ -140,7 +142,16 @@ def delete(
     KeyRing(key_folder).delete(key_id)
 
 
-def _remote(url: str, model: str | None, token_file: Path | None, authority: Path | None, policy: str) -> RemoteServer:
+def _remote(
+    url: str, model: str | None, token_file: Path | None, authority: Path | None, policy: str, deadline: float = 600
+) -> RemoteServer | MailboxServer:
+    """The server behind a URL: over HTTP, or through a mailbox for any other protocol."""
+    if "://" in url and not url.startswith(("http://", "https://")):
+        from hepipe.service.mailbox import MailboxServer
+
+        if token_file or authority:
+            raise HepipeError("a mailbox takes no token and no certificate: its store has credentials of its own")
+        return MailboxServer(url, model, policy=policy, deadline_s=deadline)
     with _needs_service():
         from hepipe.service.client import RemoteServer
     token = token_file.read_text().strip() if token_file else os.environ.get(TOKEN)

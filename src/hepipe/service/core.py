@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hepipe.errors import HepipeError, KeyMismatch, MalformedFrame
-from hepipe.schemes.frames import Frame, Kind, parse
+from hepipe.schemes.frames import Kind, parse
 from hepipe.schemes.wire import parameter_fields
 from hepipe.service.inference import Binding
 from hepipe.service.keys import KEY_ID, KeyStore, StoredKey
@@ -92,7 +92,7 @@ class Core:
         A request that was answered before gets its stored reply and costs nothing.
         """
         head = await asyncio.to_thread(parse, frame, Kind.TENSOR)
-        planned = _planned(served, head)
+        planned = served.planned(head)
         if planned.rounds and ask is None:
             raise Refused("refused", f"this plan takes {planned.rounds} rounds: ask for it over the WebSocket")
         key = self.keys.get(tenant.folder, head.key_id)
@@ -143,18 +143,6 @@ class _Counted:
             raise HepipeError(f"a worker asked for more than the {self._most} rounds planned")
         self.rounds += 1
         return await self._ask(frame)
-
-
-def _planned(served: Served, head: Frame) -> Plan:
-    """The plan that a tensor's header fits; nothing that it does not is handed to a worker."""
-    planned = served.plans.get(head.scheme)
-    if planned is None:
-        raise Refused("refused", f"this model is not offered on {head.scheme}: use one of {sorted(served.plans)}")
-    if not 1 <= head.samples <= planned.samples:
-        raise Refused("refused", f"{head.samples} rows, at most {planned.samples} at once: split the request")
-    if head.level != planned.parameters.depth:
-        raise MalformedFrame(f"a tensor at level {head.level}, a fresh one has {planned.parameters.depth}")
-    return planned
 
 
 def _answer(served: Served, place: Place, frame: bytes) -> Answer:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hepipe.errors import HepipeError, MalformedBundle
+from hepipe.errors import HepipeError, MalformedBundle, MalformedFrame
 from hepipe.models.bundle import Bundle, read, unpack
 from hepipe.models.codec import Inline, encode
+from hepipe.schemes.frames import Frame
 from hepipe.schemes.wire import parameter_fields
 from hepipe.service.problems import Refused
 from hepipe.study.plan import Plan, plan
@@ -38,6 +39,17 @@ class Served:
             for scheme in given.schemes
         }  # fmt: skip
         return cls(bundle, data, plans)
+
+    def planned(self, head: Frame) -> Plan:
+        """The plan that a tensor's header fits; Refused or MalformedFrame where none does."""
+        planned = self.plans.get(head.scheme)
+        if planned is None:
+            raise Refused("refused", f"this model is not offered on {head.scheme}: use one of {sorted(self.plans)}")
+        if not 1 <= head.samples <= planned.samples:
+            raise Refused("refused", f"{head.samples} rows, at most {planned.samples} at once: split the request")
+        if head.level != planned.parameters.depth:
+            raise MalformedFrame(f"a tensor at level {head.level}, a fresh one has {planned.parameters.depth}")
+        return planned
 
     @property
     def insecure(self) -> bool:
@@ -108,12 +120,12 @@ class Repository:
 
     def names(self) -> dict[str, list[str]]:
         """The versions of every model, the one served by default last."""
-        return {name: sorted(versions, key=_order) for name, versions in self._models.items()}
+        return {name: sorted(versions, key=version_order) for name, versions in self._models.items()}
 
     def get(self, name: str, version: str | None = None) -> Served:
         """A model, its latest version where none is named; Refused (404)."""
         versions = self._models.get(name, {})
-        chosen = max(versions, key=_order, default=None) if version is None else version
+        chosen = max(versions, key=version_order, default=None) if version is None else version
         if chosen is None or chosen not in versions:
             raise Refused("unknown", f"no model {name!r}{'' if version is None else f', version {version!r}'} is here")
         return versions[chosen]
@@ -129,6 +141,6 @@ class Repository:
         return max(each.key_bytes for versions in self._models.values() for each in versions.values())
 
 
-def _order(version: str) -> tuple[tuple[int, str], ...]:
+def version_order(version: str) -> tuple[tuple[int, str], ...]:
     """Numbers in a version compare as numbers: 10 comes after 9."""
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in version.split("."))

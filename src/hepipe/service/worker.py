@@ -17,9 +17,10 @@ import numpy as np
 
 from hepipe.errors import HepipeError, KeyMismatch, MalformedFrame, PeerLost
 from hepipe.models.bundle import Bundle, unpack
+from hepipe.protocol.link import Link
 from hepipe.protocol.parties import Server, registered
 from hepipe.protocol.pipe import Channel, PipeLink
-from hepipe.schemes.base import CipherTensor
+from hepipe.schemes.base import CipherTensor, FloatArray
 from hepipe.schemes.wire import parameter_fields
 from hepipe.service.keys import read_key
 from hepipe.service.uploads import check_upload
@@ -73,17 +74,7 @@ class Worker:
         frame = channel.receive()
         model = self._model(job["model"], channel)
         server = self._server(job, model)
-        x = server.unpack(frame)
-        limits = model.model.profile.input_bound
-        _check_input(x, job["parameters"], len(limits))
-        try:
-            y = server.evaluate(x.with_bound(limits), PipeLink(channel))
-        except (MalformedFrame, KeyMismatch, PeerLost):
-            raise
-        except HepipeError as error:
-            # Its message may hold bounds, which are functions of the weights.
-            raise HepipeError(_REFUSED) from error
-        return server.pack(y)
+        return evaluated(server, frame, model.model.profile.input_bound, job["parameters"], PipeLink(channel))
 
     def _model(self, digest: str, channel: Channel) -> Bundle:
         if digest not in self._models:
@@ -102,6 +93,25 @@ class Worker:
             self._servers[name] = server
         _trim(self._servers, name)
         return self._servers[name]
+
+
+def evaluated(server: Server, frame: bytes, limits: FloatArray, parameters: dict[str, Any], link: Link) -> bytes:
+    """The frame of the scores of a client's TENSOR frame.
+
+    limits      |value| of every prepared feature; what the frame says of bounds is not believed
+    parameters  the fields of the plan's
+
+    Its errors may go to the client: none holds a bound, which would be a function of the weights.
+    """
+    x = server.unpack(frame)
+    _check_input(x, parameters, len(limits))
+    try:
+        y = server.evaluate(x.with_bound(limits), link)
+    except (MalformedFrame, KeyMismatch, PeerLost):
+        raise
+    except HepipeError as error:
+        raise HepipeError(_REFUSED) from error
+    return server.pack(y)
 
 
 def _trim(kept: OrderedDict[Any, Any], used: Any) -> None:

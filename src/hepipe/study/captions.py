@@ -120,7 +120,7 @@ def _samples(comparisons: Sequence[Compared]) -> str:
 
 def counted(count: int, noun: str) -> str:
     """A number of things, with the plural where there is not one."""
-    return f"{count} {noun}" + "s" * (count != 1)
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _repeats(measured: Sequence[Measurement]) -> str:

@@ -161,7 +161,7 @@ def _quality(model: Any, exact: FloatArray, scores: FloatArray, y: Any, bound: f
     truth = None if y is None else np.asarray(y)
     if model.profile.kind != "classification":
         near = np.abs(encrypted - clear) <= bound
-        metrics = [np.nan] * 2 if truth is None else [float(r2_score(truth, found)) for found in (clear, encrypted)]
+        metrics = [np.nan if truth is None else _r2(truth, found) for found in (clear, encrypted)]
         return _labelled(metrics, float(near.mean()), (0, 0))
     agreement = float((clear == encrypted).mean())
     if truth is None:
@@ -169,6 +169,11 @@ def _quality(model: Any, exact: FloatArray, scores: FloatArray, y: Any, bound: f
     right_clear, right_encrypted = clear == truth, encrypted == truth
     discordant = (int((right_clear & ~right_encrypted).sum()), int((~right_clear & right_encrypted).sum()))
     return _labelled([float(accuracy_score(truth, found)) for found in (clear, encrypted)], agreement, discordant)
+
+
+def _r2(truth: FloatArray, found: FloatArray) -> float:
+    """R2, which a single row does not have."""
+    return float(r2_score(truth, found)) if len(truth) > 1 else np.nan
 
 
 def _labelled(metrics: list[float], agreement: float, discordant: tuple[int, int]) -> dict[str, Any]:

@@ -105,13 +105,13 @@ def dots(
     rows: Sequence[str],
     series: Mapping[str, Sequence[Any]],
     colours: Mapping[str, str],
-    shapes: Sequence[str] = (),
+    shapes: Mapping[str, Sequence[str]] | None = None,
     text: Callable[[float], str] = short,
 ) -> None:
     """A line for each of ``rows``, the first on top, with a labelled mark for each series.
 
     series  for each row a value, or (value, least, largest) with a bar; None leaves the place empty
-    shapes  of the marks, by row; round by default
+    shapes  of the marks, by series and row; round by default
     """
     plain(axes)
     axes.grid(False, axis="y")
@@ -119,7 +119,7 @@ def dots(
         shift = (place - (len(series) - 1) / 2) * _DODGE
         for row, value in enumerate(values):
             if value is not None:
-                _dot(axes, row + shift, value, colours[name], shapes[row] if shapes else "o", text)
+                _dot(axes, row + shift, value, colours[name], shapes[name][row] if shapes else "o", text)
     for row in range(len(rows) - 1):
         axes.axhline(row + 0.5, color=GRID, linewidth=0.8)
     axes.set_yticks(range(len(rows)), rows)

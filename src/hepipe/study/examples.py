@@ -22,6 +22,7 @@ from hepipe.models.importers import from_sklearn
 from hepipe.models.logistic import with_sigmoid
 from hepipe.models.mlp import MlpModel, mlp
 from hepipe.models.profile import Profile
+from hepipe.models.quantizer import Quantizer
 from hepipe.models.schema import Column, Schema
 from hepipe.models.tree_profile import Binner
 
@@ -50,6 +51,11 @@ def _tree(estimator: Any) -> Any:
     return from_sklearn(make_pipeline(Binner(3), estimator).fit(X, RISK), SCHEMA)
 
 
+def _thresholds(comparison: str) -> Any:
+    tree = DecisionTreeClassifier(max_depth=2, random_state=0)
+    return from_sklearn(make_pipeline(Quantizer(4), tree).fit(X, RISK), SCHEMA, comparison=comparison)
+
+
 def _clusters(reveal: str) -> Any:
     return from_sklearn(KMeans(3, n_init=1, random_state=0).fit(X), SCHEMA, reveal=reveal)
 
@@ -65,6 +71,8 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     "network, ReLU of degree 3": lambda: _network(on_request(RELU), degree=3),
     "decision tree on public bins": lambda: _tree(DecisionTreeClassifier(max_depth=4, random_state=0)),
     "forest of 3 trees on public bins": lambda: _tree(RandomForestClassifier(3, max_depth=3, random_state=0)),
+    "decision tree with secret thresholds of 4 bits, by bits": lambda: _thresholds("bits"),
+    "decision tree with secret thresholds of 4 bits, by sign": lambda: _thresholds("sign"),
     "k-means with 3 clusters": lambda: _clusters("index"),
     "k-means with 3 clusters, distances": lambda: _clusters("distances"),
 }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from hepipe.study.captions import counted
 from hepipe.study.crossover import HOME, encrypted, equal_rtt, equal_up_mbit, with_rtt, with_up_mbit
@@ -306,6 +307,7 @@ def figure_gaps(gaps: pd.DataFrame, dataset: Dataset | None) -> Picture:
         axes.axvline(0, color=INK, linewidth=1)
         far = max(abs(end) for bar in bars for end in bar) or 1e-3
         axes.set_xlim(-1.1 * far, 1.8 * far)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(f"{metric} {difference}; bars: two standard errors", fontsize=9, color=INK)
     title(picture, "A bar across zero is no gap", *caveats(dataset, []))
     return picture

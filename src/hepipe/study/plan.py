@@ -16,14 +16,12 @@ from hepipe.models.profile import Profile
 from hepipe.schemes.base import CipherTensor, Scheme
 from hepipe.schemes.dry import DryEvaluator
 from hepipe.schemes.frames import tensor_bytes
-from hepipe.schemes.parameters import MAX_LOG_Q, CkksParameters, ClearParameters, PaillierParameters
+from hepipe.schemes.parameters import MAX_LOG_Q, MODULUS_BITS, CkksParameters, ClearParameters, PaillierParameters
 from hepipe.schemes.registry import SCHEMES, scheme_of
 from hepipe.schemes.wire import key_frame_bytes
 
 PRECISION_BITS = 20.0
 POLICIES = ("polynomial", "client")
-MODULUS_BITS = {0: 1024, 112: 2048, 128: 3072, 192: 7680, 256: 15360}
-"""Paillier modulus for a security asked for; 0 is the insecure size of tests."""
 _DEEPEST = 64
 _FINEST = 149
 """The widest scale that is tried: an error beyond its reach is not for fixed-point numbers."""
@@ -109,13 +107,14 @@ def plan(
 
     probe = run(ClearParameters(depth=_DEEPEST, exact=scheme == "paillier"))
     depth = _DEEPEST - probe.evaluator.lowest_level
-    # Complex slots and lanes are for circuits without products, and without blinding a sample by itself.
-    linear = not {"mul", "blind"} & set(probe.evaluator.operations)
+    # Complex slots and lanes are for circuits without products, sums over samples, or blinding a sample by itself.
+    sums = probe.evaluator.sums
+    linear = not ({"mul", "blind"} & set(probe.evaluator.operations) or sums)
     chosen: Any = ClearParameters(depth=depth)
     if scheme == "paillier":
         chosen = _paillier(run, depth, linear, target, security_bits)
     elif scheme == "ckks":
-        chosen = _ckks(run, _ckks_candidates(depth, linear, probe.score_bits, security_bits), target)
+        chosen = _ckks(run, _ckks_candidates(depth, linear, sums, probe.score_bits, security_bits), target)
     return _described(model, profile, chosen, run(chosen), samples, policy, depth)
 
 
@@ -220,13 +219,17 @@ def _ckks(run: Callable[[Any], _DryRun], candidates: Iterator[CkksParameters], t
     )
 
 
-def _ckks_candidates(depth: int, linear: bool, score_bits: float, security_bits: int) -> Iterator[CkksParameters]:
+def _ckks_candidates(
+    depth: int, linear: bool, sums: bool, score_bits: float, security_bits: int
+) -> Iterator[CkksParameters]:
     """From the cheapest up."""
     insecure, standard = security_bits == 0, max(security_bits, 128)
     complex_slots = linear and depth == 1
     for degree in (1024,) if insecure else (2048, 4096, 8192, 16384, 32768):
         limit = 10**6 if insecure else MAX_LOG_Q[standard][degree]
         common: dict[str, Any] = {"complex_slots": complex_slots, "standard_bits": standard, "insecure": insecure}
+        if sums:
+            common["rotations"] = tuple(1 << i for i in range((degree // 2).bit_length() - 1))
         if complex_slots:
             yield from _unrescaled(degree, limit, score_bits, common)
         for bits in range(26, 56):

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from hepipe.study.captions import number
+from hepipe.study.captions import counted, number
 from hepipe.study.datasets import Dataset
 from hepipe.study.drawing import (
     INK,
@@ -81,7 +81,7 @@ def _costs(compared: Compared, item: Measurement) -> dict[str, Any]:
 def trade_off_findings(*comparisons: Compared) -> list[str]:
     """At most three sentences on ``trade_off_table``: what is reached at which price, every number computed."""
     table = trade_off_table(*comparisons)
-    table = table[table["scheme"] != "clear"]
+    table = table[(table["scheme"] != "clear") & table["metric encrypted"].notna()]
     safe = table[[_revealed(text) == NOTHING for text in table["reveals"]]]
     if safe.empty:
         return []
@@ -96,11 +96,27 @@ def trade_off_findings(*comparisons: Compared) -> list[str]:
     return said
 
 
+def privacy_findings(private: str, *comparisons: Compared) -> list[str]:
+    """A sentence for each scheme: what the model named ``private`` costs beside the others, and what those reveal."""
+    table = trade_off_table(*comparisons)
+    said = []
+    for scheme, part in table[table["scheme"] != "clear"].groupby("scheme", sort=False):
+        (dear,) = part[part["model"] == private].to_dict(orient="records")
+        for cheap in part[part["model"] != private].to_dict(orient="records"):
+            ratio = dear["batch ms a row"] / cheap["batch ms a row"]
+            price = (
+                f"{number(dear['one row ms'])} ms for one row and {number(dear['batch ms a row'])} ms a row in a batch"
+            )
+            said.append(
+                f"On {scheme} {private} takes {price}, {number(ratio)} times as much as {cheap['model']}, and reveals "
+                f"{_revealed(dear['reveals'])} beside the result; the other {_revealed(cheap['reveals'])}."
+            )
+    return said
+
+
 def _reached(row: pd.Series) -> str:
-    price = (
-        f"{row['levels']} levels and {row['rounds']} rounds on {row['scheme']}, {number(row['one row ms'])} ms a row"
-    )
-    return f"{row['metric encrypted']:.4f} ({row['model']}, {price})"
+    depth = f"{counted(row['levels'], 'level')} and {counted(row['rounds'], 'round')} on {row['scheme']}"
+    return f"{row['metric encrypted']:.4f} ({row['model']}: {depth}, {number(row['one row ms'])} ms for one row)"
 
 
 def figure_trade_off(comparisons: Sequence[Compared], dataset: Dataset | None) -> Picture:
@@ -174,12 +190,12 @@ def figure_summary(results: pd.DataFrame) -> Picture:
         title(picture, "No results yet")
         return picture
     names = {str(name): colour(str(name)) for name in results["scheme"].unique()}
-    revealed = [_revealed(part["reveals"].iloc[0]) for part in cases]
-    marks = dict(zip(dict.fromkeys([NOTHING, *revealed]), cycle(MARKERS), strict=False))
-    shapes = [marks[what] for what in revealed]
+    revealed = dict.fromkeys([NOTHING, *map(_revealed, results["reveals"])])
+    marks = dict(zip(revealed, cycle(MARKERS), strict=False))
+    shapes = {name: [marks[_revealed(_of(part, name, "reveals") or "")] for part in cases] for name in names}
     quality, *panels = picture.subplots(1, 3, sharey=True, width_ratios=(0.7, 1, 1.1))
     rows = [_case(part) for part in cases]
-    dots(quality, rows, {"": [_quality(part) for part in cases]}, {"": INK}, shapes, lambda value: f"{value:.4f}")
+    dots(quality, rows, {"": [_quality(part) for part in cases]}, {"": INK}, text=lambda value: f"{value:.4f}")
     _label_quality(quality, cases)
     for axes, (column, label) in zip(panels, _COSTS.items(), strict=True):
         dots(axes, rows, {name: [_of(part, name, column) for part in cases] for name in names}, names, shapes)
@@ -189,8 +205,9 @@ def figure_summary(results: pd.DataFrame) -> Picture:
     key(picture, names)
     synthetic = ["SYNTHETIC DATA"] if results["synthetic"].any() else []
     title(picture, "Quality against cost", *synthetic, *weak_keys(results))
-    said = ", ".join(f"{MARKERS[marks[what]]} {what}" for what in dict.fromkeys(revealed))
-    picture.supxlabel(f"Revealed to the client beside the result: {said}", fontsize=9, color=INK)
+    said = [f"{MARKERS[mark]}: {what}" for what, mark in marks.items()]
+    lines = "\n".join("  ·  ".join(said[place : place + 3]) for place in range(0, len(said), 3))
+    picture.supxlabel(f"Revealed to the client beside the result\n{lines}", fontsize=9, color=INK)
     return picture
 
 
@@ -227,9 +244,9 @@ def _revealed(reveals: str) -> str:
     return reveals.partition("; ")[2] or NOTHING
 
 
-def _of(part: pd.DataFrame, scheme: str, column: str) -> float | None:
+def _of(part: pd.DataFrame, scheme: str, column: str) -> Any:
     rows = part[part["scheme"] == scheme]
-    return float(rows[column].iloc[0]) if len(rows) else None
+    return rows[column].iloc[0] if len(rows) else None
 
 
 def _case(part: pd.DataFrame) -> str:

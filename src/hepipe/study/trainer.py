@@ -62,6 +62,7 @@ class EncryptedTrainer(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # t
 
     OutOfRange, before anything is encrypted, for a rate that could leave the domain. The trainer learns how many rows
     and columns there are, a power of two over the whitened values, and the step size; the owner learns the weights.
+    SECURITY.md says what it means to publish weights that CKKS computed.
     """
 
     def __init__(

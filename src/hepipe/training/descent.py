@@ -150,6 +150,7 @@ class Descent:
         scale = gradient.log_scale
         kept = ev.mul_plain(weights, (1 + self.momenta[k]) * (1 - self.rate * self.l2), log_scale=scale)
         half = ev.mul_plain(state.totals, self._constant(k), log_scale=scale)
+        # An iterate lies between the one before and the weights of its step, so it stays within 1 as they do.
         carrier = ev.add(ev.add(gradient, kept), half).with_bound(np.array([1 + self.momenta[k]]))
         if not self.momenta[k]:
             return State(k + 1, carrier, carrier, state.totals)
@@ -170,8 +171,7 @@ class Descent:
         if len(odd) > 2:
             inner = Approximation(odd, 1.0, self.sigmoid.max_error)
             return [polynomial.evaluate(ev, y, inner) for y in squares], 1.0
-        shift = odd[0] / odd[1]
-        return [ev.add(y, shift).with_bound(np.array([1 + abs(shift)])) for y in squares], odd[1]
+        return [ev.add(y, odd[0] / odd[1]) for y in squares], odd[1]
 
 
 def _within_one(x: CipherTensor) -> CipherTensor:

@@ -16,9 +16,10 @@ that is, for each k = B g + b one diagonal of M, turned so that neither product 
 As k runs through all of 0..D-1, so does j. The second line: at slot p its inner sum holds, for every k, the term
 M[p + k, p mod D] t[p + k], a window of D rows; adding the rotations by D, 2D, 4D ... n/2 adds the windows, and the
 result has period D again, ready to be the next v. Babies are successive turns by one and giants are summed by Horner's
-rule, so the Galois keys are those of -1, 1, -B, B and D 2**i alone. Key switches: about 2 sqrt(D) a product instead of
-D log2(n), since products are added before they are relinearized. (Diagonals: Halevi and Shoup, CRYPTO 2014; baby and
-giant steps: HElib, CRYPTO 2018. That one set of ciphertexts serves M and M^T, and the folding over periods, are ours.)
+rule, so the Galois keys are those of -1, 1, -B, B and D 2**i alone. Products are added before they are relinearized:
+the scores take about 3 sqrt(D) key switches and the gradient D + 4 sqrt(D) + log2(n / D), against D log2(n) each.
+(Diagonals: Halevi and Shoup, CRYPTO 2014; baby and giant steps: the same, CRYPTO 2018. That one set of ciphertexts
+serves M and M^T, and the folding over periods, are ours.)
 
 ``Columns`` is for schemes without slots that move: column j is a tensor of shape (1, rows), and sums are free.
 """

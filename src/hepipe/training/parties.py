@@ -12,8 +12,6 @@ says: how many rows and columns, a power of two over their values, the step size
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 from collections.abc import Iterator
 
@@ -23,7 +21,6 @@ from hepipe.protocol.link import Link, LocalLink
 from hepipe.protocol.parties import Client
 from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, KeySet
 from hepipe.schemes.registry import evaluator_of
-from hepipe.schemes.secret import SecretKey
 from hepipe.schemes.wire import pack_tensor, unpack_keys, unpack_tensor
 from hepipe.training.checkpoint import Checkpoint
 from hepipe.training.descent import DOMAIN, State
@@ -65,15 +62,12 @@ class Owner:
         return self._client.link()
 
     def weights(self, result: bytes) -> FloatArray:
-        """The weights of the folded rows' columns, shape (columns,). Of CKKS, never publish them: SECURITY.md."""
+        """The weights of the folded rows' columns, shape (columns,). Before publishing those of CKKS: SECURITY.md."""
         return DOMAIN * self._plan.layout.weights(self._client.decrypt(self._client.unpack(result)))
 
     def tag(self, rows: FloatArray) -> str:
         """A MAC of the rows under the secret key: by it the owner, and nobody else, knows its data again."""
-        secret = self._client._keys.secret
-        material = secret._material() if isinstance(secret, SecretKey) else b""  # without encryption, no secret
-        key = hashlib.sha256(b"hepipe training tag\0" + material).digest()
-        return hmac.new(key, rows.tobytes(), "sha256").hexdigest()
+        return self._client.tag(rows.tobytes())
 
 
 class Trainer:

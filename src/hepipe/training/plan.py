@@ -20,6 +20,7 @@ from hepipe.schemes.frames import tensor_bytes
 from hepipe.schemes.mask_room import LEAST_BITS
 from hepipe.schemes.parameters import (
     MAX_LOG_Q,
+    MODULUS_BITS,
     TAIL_SIGMAS,
     TEST_INSECURE_CKKS,
     CkksParameters,
@@ -33,7 +34,6 @@ from hepipe.training.layout import Columns, Diagonals, Layout
 
 PRECISION_BITS = 5.0
 """Default -log2 of the error allowed in a weight: far below the sampling error of any weight learnt from some data."""
-MODULUS_BITS = {0: 1024, 112: 2048, 128: 3072, 192: 7680, 256: 15360}
 _SMALLEST_SCALE, _LARGEST_SCALE = 25, 49
 _MOST_FITTING = 12
 _MOST_SQUARE_BITS = 5
