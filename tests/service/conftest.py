@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -54,6 +55,9 @@ class Running:
         words = [sys.executable, str(TESTS / "service" / "server.py"), str(self.folder), port, *self.options]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=self.log.open("ab"), env=environment)
+        assert select.select([self.process.stdout], [], [], 120)[0], (
+            "no URL within two minutes: " + self.log.read_text()
+        )
         self.url = self.process.stdout.readline().decode().strip()
         assert self.url.startswith("http"), self.log.read_text()
 

@@ -6,9 +6,12 @@ import json
 import os
 import signal
 import socket as sockets
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,7 @@ from hepipe.service.inference import LENGTH_HEADER, Binding, pack_request, unpac
 from hepipe.service.problems import Refused
 from hepipe.service.tenants import add_tenant
 from served_models import FRAME, made
-from service.conftest import SAMPLES, Running, export, wait_for
+from service.conftest import SAMPLES, TESTS, Running, export, wait_for
 
 X = FRAME.iloc[:SAMPLES]
 Make = Callable[..., Running]
@@ -270,3 +273,12 @@ def test_a_stop_finishes_what_runs_and_takes_nothing_new(life: Running) -> None:
     assert np.abs(scores - clear_scores(made("powers"), X)).max() < 2.0**-7
     assert life.process.wait(30) in (0, -signal.SIGTERM)
     assert life.workers() == []
+
+
+def test_a_server_that_cannot_start_ends(tmp_path: Path) -> None:
+    """Its first worker is not ready in time, and ignores the signal that a parent's exit sends."""
+    export(tmp_path / "models", "linear")
+    words = [sys.executable, str(TESTS / "service" / "server.py"), str(tmp_path), "0", "deadline_s=0.05"]
+    ended = subprocess.run(words, capture_output=True, timeout=120, check=False)
+    assert ended.stdout == b""
+    assert b"not done within 0.05 s" in ended.stderr

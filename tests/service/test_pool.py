@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Coroutine, Generator
@@ -21,8 +22,13 @@ def with_pool(use: Callable[[Pool], Coroutine[Any, Any, None]]) -> None:
         try:
             await pool.start(120)
             await use(pool)
+            late = asyncio.create_task(pool.run(asking, 600, never))
+            await asyncio.sleep(0)  # it may be starting a process
         finally:
             pool.close()
+            late.cancel()
+            pool._threads.shutdown(wait=True)
+            assert multiprocessing.active_children() == []  # one left would keep its parent from ending
 
     asyncio.run(inside())
 

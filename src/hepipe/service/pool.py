@@ -62,8 +62,10 @@ class Pool:
         self._free = asyncio.Semaphore(size)
         self._idle: list[WorkerProcess] = []
         self._busy: set[WorkerProcess] = set()
+        self._all: set[WorkerProcess] = set()
         self._threads = ThreadPoolExecutor(size, "hepipe-worker")
         self._lock = threading.Lock()
+        self._closed = False
         self.started = 0
 
     async def start(self, seconds: float) -> None:
@@ -99,7 +101,7 @@ class Pool:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            one.kill()  # wakes the thread, whose error nobody wants
+            self._end(one)  # wakes the thread, whose error nobody wants
             future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             await asyncio.wait([future], timeout=_MARGIN_S)
             raise
@@ -124,18 +126,25 @@ class Pool:
     async def _worker(self) -> AsyncIterator[WorkerProcess]:
         async with self._free:
             one = self._idle.pop() if self._idle else None
-            if one is None or not one.alive:
-                one = await self._fresh()
+            if one is not None and not one.alive:
+                self._end(one)
+                one = None
+            one = one or await self._fresh()
             self._busy.add(one)
             try:
                 yield one
             except BaseException:
-                one.kill()
+                self._end(one)
                 raise
             finally:
                 self._busy.discard(one)
                 if one.alive:
                     self._idle.append(one)
+
+    def _end(self, one: WorkerProcess) -> None:
+        one.kill()
+        with self._lock:
+            self._all.discard(one)
 
     async def _fresh(self) -> WorkerProcess:
         future = asyncio.get_running_loop().run_in_executor(self._threads, self._new)
@@ -146,13 +155,20 @@ class Pool:
             raise
 
     def _new(self) -> WorkerProcess:
+        one = WorkerProcess(self._round_s, self._allow_insecure)
         with self._lock:
             self.started += 1
-        return WorkerProcess(self._round_s, self._allow_insecure)
+            self._all.add(one)
+            closed = self._closed
+        if closed:  # while this one was starting
+            one.kill()
+        return one
 
     def close(self) -> None:
-        """End all workers."""
-        for one in [*self._idle, *self._busy]:
+        """End all workers, also one that is being started. They ignore SIGTERM, so a server's exit waits for this."""
+        with self._lock:
+            self._closed, workers = True, list(self._all)
+        for one in workers:
             one.kill()
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -67,7 +67,10 @@ def serve(
     port = listener.getsockname()[1]
     host = f"[{address.host}]" if ":" in address.host else address.host
     url = f"{'https' if address.secure else 'http'}://{host}:{port}"
-    _Server(config, core, lambda: listening(url)).run(sockets=[listener])
+    try:
+        _Server(config, core, lambda: listening(url)).run(sockets=[listener])
+    finally:
+        core.stop()  # also where the start failed
 
 
 def check_address(address: Address, tokens: Path | None) -> None:
