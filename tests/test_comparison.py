@@ -23,7 +23,7 @@ from hepipe.protocol.comparison import MaskedNumbers, ZeroTests, answer_masked_n
 from hepipe.protocol.interactive import Interactive
 from hepipe.protocol.link import LocalLink
 from hepipe.protocol.parties import Client, Server
-from hepipe.protocol.pipe import Channel, RemoteServer, serve
+from hepipe.protocol.pipe import Channel, PipeServer, serve
 from hepipe.protocol.rounds import answer_masked_factors, masked_integers
 from hepipe.schemes.base import CipherTensor, KeySet, PublicBundle, Threshold
 from hepipe.schemes.ckks import CkksScheme
@@ -261,7 +261,7 @@ def test_signs_travel_between_processes_as_planned() -> None:
     peer = threading.Thread(target=lambda: served.append(serve(Sign(), Channel(theirs), allow_insecure=True)))
     peer.start()
     with Channel(ours) as channel:
-        server, link = RemoteServer(party, channel, made.rounds), party.link()
+        server, link = PipeServer(party, channel, made.rounds), party.link()
         assert party.decrypt(server.evaluate(party.encrypt(X), link)).tolist() == [[1, 0], [0, 1]]
         server.close()
     peer.join(20)

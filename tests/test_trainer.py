@@ -22,6 +22,7 @@ import hepipe
 from hepipe.errors import DataError, KeyMismatch, OutOfRange, Unsupported, UnsupportedModel
 from hepipe.models.logistic import clear_scores
 from hepipe.schemes.secret import SecretKey
+from hepipe.study.progress import BATCH_VARIABLE
 from hepipe.study.trainer import EncryptedTrainer
 from hepipe.training.parties import Trainer
 from hepipe.training.rehearsal import trajectory
@@ -169,7 +170,8 @@ def test_an_interrupted_fit_goes_on_where_it_was(tmp_path: Path, monkeypatch: py
         quiet(**{**settings, "rate": 0.5}).fit(X, y)
 
 
-def test_progress_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BATCH_VARIABLE, "1")
     X, y = data()
     quiet(progress="auto", scheme="clear", steps=2).fit(X, y)
     assert capsys.readouterr().out.splitlines() == [
