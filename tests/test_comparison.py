@@ -339,6 +339,7 @@ def test_the_same_statistics_convict_a_server_without_coins_blinding_or_shufflin
 ) -> None:
     from hepipe.schemes import paillier_evaluator
 
+    bundle(), encryptor(), decryptor()  # a key is never made of patched randomness: that search would not end
     monkeypatch.setattr(paillier_evaluator.secrets, "randbits", lambda bits: 0)
     assert fair(seen.__wrapped__(7)) < ALPHA
     monkeypatch.undo()
