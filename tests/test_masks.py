@@ -107,6 +107,7 @@ def _run(parameters: PaillierParameters, values: np.ndarray, bound: float, steps
 def test_the_widest_values_that_are_let_pass_multiply_under_any_mask(
     monkeypatch: pytest.MonkeyPatch, mask: Any, sign: float
 ) -> None:
+    keys()  # a key is never made of patched randomness: that search would not end
     monkeypatch.setattr(paillier_evaluator.secrets, "randbits", mask)
     parameters = dataclasses.replace(LANE, log_scale=WIDEST - 9)
     _, rounds, integers = _run(parameters, np.array([[sign * 512.0, 512.0]]), 512.0, Steps(("square",), 1.0))

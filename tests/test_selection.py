@@ -278,6 +278,7 @@ def test_two_trees_with_the_same_answers_look_the_same() -> None:
 def test_the_same_statistics_convict_short_blinding_and_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
     from hepipe.schemes import paillier_evaluator
 
+    paillier()  # a key is never made of patched randomness: that search would not end
     monkeypatch.setattr(paillier_evaluator.secrets, "randbelow", lambda _: int(RNG.integers(1, 2**40)))
     monkeypatch.setattr(paillier_evaluator, "_SHUFFLER", type("Fixed", (), {"shuffle": staticmethod(lambda _: None)}))
     others, places = seen(random_trees(DEPTH, 1, 1), np.repeat(bits_of(1, 3), 40, axis=0))
