@@ -10,6 +10,7 @@ import pytest
 
 from hepipe.errors import DataError
 from hepipe.study import readme
+from hepipe.study.report import read_results
 from hepipe.study.support import model_table, operations, support_table, training_table
 
 ROOT = Path(__file__).parent.parent
@@ -80,3 +81,30 @@ def test_the_training_table_says_what_the_plans_say() -> None:
     assert "19 rounds" in table.loc["logistic regression, 20 steps, refreshed", "ckks"]
     assert table.loc["ridge regression of several owners", "paillier"].startswith("0 rounds: to the key holder")
     assert table.loc["the same, masked", "ckks"] == "–"
+
+
+NAMES = {
+    "polynomial of degree 3, powers at the client": "polynomial of degree 3, powers at the client",
+    "polynomial of degree 3, powers at the server": "polynomial of degree 3, powers at the server",
+    "network, square": r"[\d-]+ network, square",
+    "network, cubic": r"[\d-]+ network, cubic",
+    "network, ReLU of degree 3": r"[\d-]+ network, relu",
+    "decision tree on public bins": "decision tree",
+    "forest of 3 trees on public bins": r"forest of \d+ trees",
+    "decision tree with secret thresholds of 4 bits, by bits": "decision tree, secret thresholds",
+    "decision tree with secret thresholds of 4 bits, by sign": "decision tree, secret thresholds",
+    "k-means with 3 clusters": "k-means",
+    "k-means with 3 clusters, distances": "k-means, distances",
+}
+"""How the notebooks' models of a kind are called, where it is not the kind itself."""
+
+
+def test_every_marked_way_was_run_on_real_data() -> None:
+    results = read_results(ROOT / "results" / "full")
+    results = results[~results["synthetic"].astype(bool)]
+    table = model_table()
+    for kind, column in ((kind, column) for kind in table.index for column in table if table.loc[kind, column] != "–"):
+        scheme, policy = column.split(", ")
+        rows = results[(results["scheme"] == scheme) & (results["policy"] == policy)]
+        assert rows["model"].str.fullmatch(NAMES.get(kind, kind)).any(), f"{kind}: no result under {column}"
+        assert (rows["security bits"] == 128).all()
