@@ -10,7 +10,7 @@ PYTHON ?= python3
 # How packages get into .venv. On Linux a registry's torch brings several GB of CUDA libraries; uv installs the CPU build:
 #   make setup INSTALL="uv pip install --torch-backend=cpu --python .venv/bin/python"
 INSTALL ?= .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off
-# Processes that the tests run in, and notebooks of the quick profile at a time, each of one thread.
+# Processes that the tests run in, and notebooks at a time, each of one thread; JOBS=1 gives the steadiest timings.
 JOBS ?= 2
 # Needed by `make lock` only.
 UV ?= uv
@@ -47,7 +47,7 @@ run: setup ## Compare the schemes: the quick profile of all notebooks, then the 
 	@$(BIN)/hepipe run --profile quick --jobs $(JOBS)
 
 full: setup ## The same with the full profile, which is the one committed under results/full
-	@$(BIN)/hepipe run --profile full
+	@$(BIN)/hepipe run --profile full --jobs $(JOBS)
 	@$(BIN)/hepipe readme
 
 # The report comes before pytest's closing line, which is repeated so that it stands last.

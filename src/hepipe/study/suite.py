@@ -172,7 +172,7 @@ def _families(picture: Picture, axes: Axes, shapes: Mapping[str, str]) -> None:
 def largest(results: pd.DataFrame) -> pd.DataFrame:
     """Of ``report.read_results`` the largest batch of each model on its data, policy and scheme, in their order."""
     case = ["data", "model", "policy", "scheme"]
-    once = results.sort_values("samples", kind="stable").drop_duplicates(case, keep="last")
+    once = results.sort_values("samples", ascending=False, kind="stable").drop_duplicates(case)
     return once.sort_values(case, key=lambda column: column.map(list(results[column.name].unique()).index))
 
 
