@@ -62,8 +62,8 @@ def phe_tree(model: Any) -> Scorer:
 
 def tutorial_network(model: Any) -> Scorer:
     """One vector a row, ``x.mm(W) + b`` a layer, squared between them."""
-    context = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[40, 32, 32, 32, 40], n_threads=1)
-    context.global_scale = 2**32
+    context = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 34, 34, 34, 56], n_threads=1)
+    context.global_scale = 2**34
     context.generate_galois_keys()
     (w1, b1), (w2, b2) = [(layer.weights.tolist(), layer.intercept.tolist()) for layer in model.layers]
 
