@@ -230,7 +230,7 @@ def test_export_writes_a_bundle_that_loads_as_the_model(tmp_path: Path) -> None:
     numbers.write_text(
         json.dumps({"kind": "linear", "coef": [1.5, -2], "intercept": 3, "columns": [["a", 0, 9], ["b", 0, 1]]})
     )
-    out = tmp_path / "wages.zip"
+    out = tmp_path / "models" / "wages.zip"  # a folder that is not there yet
     result = call("export", str(numbers), str(out), "--schemes", "ckks", "--samples", "4", "--model-version", "2")
     assert result.exit_code == 0, result.output
     bundle = load(out)

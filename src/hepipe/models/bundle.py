@@ -76,7 +76,7 @@ class Bundle:
 
 
 def save(path: str | Path, bundle: Bundle) -> str:
-    """Write a bundle, a zip if ``path`` ends in .zip, else a folder; returns its digest.
+    """Write a bundle, a zip if ``path`` ends in .zip, else a folder, and the folders above it; returns its digest.
 
     UnsupportedModel for a model that no bundle holds; FileExistsError rather than overwrite one.
     """
@@ -85,6 +85,7 @@ def save(path: str | Path, bundle: Bundle) -> str:
     if path.exists():
         raise FileExistsError(f"{path} exists: a bundle is never overwritten; choose another name")
     if path.suffix == ".zip":
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as stream:
             stream.write(_zipped(manifest, arrays))
     else:

@@ -95,6 +95,8 @@ class Repository:
 
     def reload(self) -> None:
         """Read the folder again; if a bundle is bad everything stays as it was, and the error names it."""
+        if not self._folder.is_dir():
+            raise MalformedBundle(f"{self._folder}: no folder of bundles; write one with: hepipe export MODEL OUT")
         found: dict[str, dict[str, Served]] = {}
         known = {each.data: each for versions in self._models.values() for each in versions.values()}
         for path in sorted(self._folder.iterdir()):
