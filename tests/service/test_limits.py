@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from hepipe.errors import MalformedFrame
+from hepipe.errors import MalformedBundle, MalformedFrame
 from hepipe.service.inference import Binding
 from hepipe.service.limits import Budget, Rates, is_loopback, read_body
+from hepipe.service.models import Repository
 from hepipe.service.problems import Refused
 from hepipe.service.sessions import Place, Sessions
 
@@ -258,3 +259,8 @@ def test_sessions_under_any_sequence_of_requests() -> None:
 def test_a_binding_is_checked(fields: dict[str, Any]) -> None:
     with pytest.raises(MalformedFrame):
         Binding(**fields)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MalformedBundle, match="absent: no folder of bundles"):
+        Repository(tmp_path / "absent").reload()
