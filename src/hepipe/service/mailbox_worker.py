@@ -77,7 +77,7 @@ class MailboxWorker:
             except HepipeError as error:
                 log.warning("the mailbox could not be looked through, trying again: %s", error)
             self._desk.stopping.wait(next(waiting))
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True)
         self._leases.close()
 
     def stop(self) -> None:
