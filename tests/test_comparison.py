@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from hepipe.errors import HepipeError, KeyMismatch, MalformedFrame, OutOfRange, ShapeMismatch, Unsupported
 from hepipe.models.profile import Profile
@@ -24,17 +23,16 @@ from hepipe.protocol.interactive import Interactive
 from hepipe.protocol.link import LocalLink
 from hepipe.protocol.parties import Client, Server
 from hepipe.protocol.pipe import Channel, PipeServer, serve
-from hepipe.protocol.rounds import answer_masked_factors, masked_integers
+from hepipe.protocol.rounds import answer_masked_factors
 from hepipe.schemes.base import CipherTensor, KeySet, PublicBundle, Threshold
 from hepipe.schemes.ckks import CkksScheme
 from hepipe.schemes.clear import ClearScheme
 from hepipe.schemes.dry import DryEvaluator
-from hepipe.schemes.fixedpoint import from_fixed, magnitude_bits, to_fixed
+from hepipe.schemes.fixedpoint import magnitude_bits, to_fixed
 from hepipe.schemes.frames import HEADER_BYTES, Frame, Kind, kind_of, parse
 from hepipe.schemes.paillier import PaillierScheme
 from hepipe.schemes.paillier_randomness import HolderSource, RandomnessPool
 from hepipe.schemes.parameters import TEST_INSECURE_CKKS, TEST_INSECURE_PAILLIER, ClearParameters
-from hepipe.schemes.wire import unpack_ciphertexts
 from hepipe.study.plan import plan
 
 LANE = replace(TEST_INSECURE_PAILLIER, lanes=1, lane_bits=1022, depth=2)
@@ -273,110 +271,6 @@ def test_signs_travel_between_processes_as_planned() -> None:
     assert [m.kind for m in local.transcript.messages[::2]] == ["masked numbers", "zero tests"]
     assert local.transcript.bytes_up + len(party.pack(x)) == made.bytes_up
     assert local.transcript.bytes_down + len(party.pack(y)) == made.bytes_down
-
-
-# --- what the client sees ---------------------------------------------------------------------------------------------
-
-RUNS = 200
-ALPHA = 1e-6
-
-
-def plaintexts(request: bytes) -> np.ndarray:
-    """All the client can decrypt of zero tests, a row a sample."""
-    frame = parse(request, Kind.ZERO_TESTS)
-    (count,) = struct.unpack_from(">I", frame.body)
-    rows = unpack_ciphertexts(frame, frame.body[4 + 2 * count :], bundle())
-    return np.array([[int(decryptor()._plaintext(c)) for c in row] for row in rows], dtype=object)
-
-
-@cache
-def seen(threshold: int, number: int = 5, width: int = 3) -> np.ndarray:
-    """The plaintexts of 200 comparisons of one number with one threshold, a row each."""
-    x = encryptor().encrypt(np.repeat(bits_of([number], width), RUNS, axis=0), 1.0)
-    numbers = np.full((RUNS, 1), threshold, dtype=object)
-    return plaintexts(ZeroTests(evaluator(), x, [range(width)], numbers).request(bundle()))
-
-
-def fair(values: np.ndarray) -> float:
-    """The p-value of "as often a zero as none"; 0 where a row has two."""
-    zeros = (values == 0).sum(axis=1)
-    return 0.0 if zeros.max() > 1 else float(stats.binomtest(int(zeros.sum()), len(zeros)).pvalue)
-
-
-MODELS = (2, 7, 0, 8)
-"""Thresholds below and above the number, and at both ends of what 3 bits hold."""
-
-
-@pytest.mark.parametrize("threshold", MODELS)
-def test_a_zero_is_a_fair_coin_at_a_uniform_place_whatever_the_threshold(threshold: int) -> None:
-    """Of 200 coins, a server without one has p = 2**-199; a bias of 0.18 is seen with power over one half."""
-    values = seen(threshold)
-    assert values.shape == (RUNS, 4)
-    assert fair(values) > ALPHA
-    places = np.bincount((values == 0).argmax(axis=1)[(values == 0).any(axis=1)], minlength=4)
-    assert stats.chisquare(places).pvalue > ALPHA
-
-
-@pytest.mark.parametrize("threshold", MODELS)
-def test_all_that_is_not_zero_is_uniform_modulo_n(threshold: int) -> None:
-    n, others = int(keys().public.n), [int(v) for v in seen(threshold).flat if v]
-    assert len(set(others)) == len(others)
-    assert stats.kstest([v / n for v in others], "uniform").pvalue > ALPHA
-    for prime in (2, 3, 5, 7):
-        assert stats.chisquare(np.bincount([v % prime for v in others], minlength=prime)).pvalue > ALPHA
-
-
-def test_two_thresholds_look_the_same_to_the_client() -> None:
-    n = int(keys().public.n)
-    low, high = (seen(threshold) for threshold in MODELS[:2])
-    table = [[int((v == 0).any(axis=1).sum()), int((v != 0).all(axis=1).sum())] for v in (low, high)]
-    assert stats.chi2_contingency(table).pvalue > ALPHA
-    assert stats.ks_2samp(*([int(v) / n for v in values.flat if v] for values in (low, high))).pvalue > ALPHA
-
-
-def test_the_same_statistics_convict_a_server_without_coins_blinding_or_shuffling(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from hepipe.schemes import paillier_evaluator
-
-    bundle(), encryptor(), decryptor()  # a key is never made of patched randomness: that search would not end
-    monkeypatch.setattr(paillier_evaluator.secrets, "randbits", lambda bits: 0)
-    assert fair(seen.__wrapped__(7)) < ALPHA
-    monkeypatch.undo()
-    monkeypatch.setattr(paillier_evaluator.secrets, "randbelow", lambda _: 7)
-    others = [int(v) for v in seen.__wrapped__(7).flat if v]
-    assert len(set(others)) < len(others)
-    monkeypatch.undo()
-    monkeypatch.setattr(paillier_evaluator, "_SHUFFLER", type("Fixed", (), {"shuffle": staticmethod(lambda _: None)}))
-    values = seen.__wrapped__(7)
-    places = np.bincount((values == 0).argmax(axis=1)[(values == 0).any(axis=1)], minlength=4)
-    assert stats.chisquare(places).pvalue < ALPHA
-
-
-@cache
-def masked(value: float) -> np.ndarray:
-    """What the client decrypts of 200 masked numbers, as a fraction of the mask."""
-    x = encryptor().encrypt(np.full((RUNS, 1), value), 4.0)
-    frame = parse(MaskedNumbers(evaluator(), x).request(bundle()), Kind.MASKED_NUMBERS)
-    (width,) = struct.unpack_from(">H", frame.body)
-    assert width == magnitude_bits(x.bound, x.log_scale) == 31
-    found, _, _ = masked_integers(frame, frame.body[2:], bundle(), decryptor())
-    return from_fixed(found[:, 0], width + 1 + 80)
-
-
-def test_masked_numbers_have_one_law_whatever_they_hide() -> None:
-    """KS at level 1e-6 on 200 values a side sees a distance of 0.27; a mask of the number's own size has 0.5."""
-    low, high = masked(-4.0), masked(4.0)
-    assert len({*low, *high}) == 2 * RUNS
-    assert stats.ks_2samp(low, high).pvalue > ALPHA
-    for side in (low, high):
-        assert stats.kstest(side, "uniform").pvalue > ALPHA
-
-
-def test_the_ciphertexts_of_a_test_are_new_every_time() -> None:
-    x = encryptor().encrypt(bits_of([5], 4), 1.0)
-    rows = [evaluator().blinded_tests(x, [range(4)], np.array([[9]], dtype=object))[0].data[0] for _ in range(20)]
-    assert len({int(c) for row in rows for c in row}) == 100
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

@@ -20,16 +20,16 @@ from hepipe.schemes.dry import DryEvaluator
 from hepipe.schemes.frames import Kind, parse, tensor_bytes
 from hepipe.schemes.paillier_evaluator import _shares_of_zero
 from hepipe.schemes.wire import pack_tensor, unpack_tensor
-from test_selection import EXACT, LANE, WIDTH, bits_of, bundle, clear, paillier, paillier_keys, random_trees, walked
+from test_selection import EXACT, LANE, SHORT, WIDTH, bits_of, bundle, clear, modulus, paillier, random_trees, walked
 
-COUNT, DEPTH, QUERIES = 3, 2, 80
+COUNT, DEPTH, QUERIES = 3, 1, 10_000
 
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(1, 3), st.integers(2, 4), st.integers(0, 2**32 - 1))
 def test_the_sum_is_exact_and_takes_no_round(depth: int, count: int, seed: int) -> None:
     trees, bits = random_trees(depth, count, seed), bits_of(2, seed)
-    encryptor, ev, decryptor = paillier()
+    encryptor, ev, decryptor = paillier(LANE)
     y = unpack_tensor(pack_tensor(ev.rerandomize(choose(ev, encryptor.encrypt(bits, 1.0), trees)), bundle()), bundle())
     assert (y.blinded, y.shape) == (count, (2, 2 * count * 2**depth))
     mirror, reference, reader = clear(EXACT)
@@ -51,13 +51,13 @@ def test_the_dry_run_knows_price_bytes_bound_and_error(depth: int, count: int, r
 
 
 def test_a_frame_is_as_long_as_planned() -> None:
-    encryptor, ev, _ = paillier()
+    encryptor, ev, _ = paillier(LANE)
     y = ev.rerandomize(choose(ev, encryptor.encrypt(bits_of(2), 1.0), random_trees(1, 2)))
     assert len(pack_tensor(y, bundle())) == tensor_bytes(LANE, y.shape, 0, blinded=y.blinded)
 
 
 def test_bits_that_are_none_give_no_number() -> None:
-    encryptor, ev, decryptor = paillier()
+    encryptor, ev, decryptor = paillier(LANE)
     y = choose(ev, encryptor.encrypt(np.full((1, WIDTH), 2.0), 2.0), random_trees(1, 2))
     with pytest.raises(OutOfRange, match=r"\[0 0\] values where one a group is selected"):
         decryptor.decrypt(y)
@@ -70,7 +70,7 @@ def test_bits_that_are_none_give_no_number() -> None:
     ("groups", "message"), [(0, "0 groups"), (3, "3 groups"), (16, "16 groups"), (65535, "groups")]
 )
 def test_a_number_of_groups_that_does_not_fit_is_refused(groups: int, message: str) -> None:
-    encryptor, ev, _ = paillier()
+    encryptor, ev, _ = paillier(LANE)
     y = ev.rerandomize(choose(ev, encryptor.encrypt(bits_of(1), 1.0), random_trees(2, 2)))
     frame = parse(pack_tensor(y, bundle()), Kind.TENSOR)
     assert frame.body[:2] == struct.pack(">H", 2)
@@ -95,7 +95,7 @@ def test_shares_sum_to_zero(n: int, count: int) -> None:
 
 def seen(trees: Trees, queries: int = QUERIES) -> dict[str, np.ndarray]:
     """Of repeated identical queries: the selected summand of each tree, and all the other plaintexts."""
-    encryptor, ev, decryptor = paillier()
+    encryptor, ev, decryptor = paillier(SHORT)
     y = choose(ev, encryptor.encrypt(np.repeat(bits_of(1, 3), queries, axis=0), 1.0), trees)
     plain = np.array([[int(decryptor._plaintext(c)) for c in row] for row in y.data], dtype=object)
     pairs = plain.reshape(queries, trees.count, -1, 2)
@@ -111,7 +111,7 @@ def seen(trees: Trees, queries: int = QUERIES) -> dict[str, np.ndarray]:
 
 def digits(values: np.ndarray, base: int = 16) -> np.ndarray:
     """Leading digit modulo n."""
-    n = int(paillier_keys().public.n)
+    n = modulus(SHORT)
     return np.array([base * int(value) // n for value in values.ravel()])
 
 
@@ -129,6 +129,7 @@ def transcripts() -> list[dict[str, Any]]:
     return [seen(first), seen(Trees(first.columns, first.values + shift))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["summands", "marks", "others"])
 def test_all_that_is_seen_is_uniform(part: str) -> None:
     for view in transcripts():
@@ -136,8 +137,9 @@ def test_all_that_is_seen_is_uniform(part: str) -> None:
         assert len(set(view[part].ravel())) == view[part].size
 
 
+@pytest.mark.slow
 def test_the_sum_is_the_answer_and_each_part_of_it_is_uniform() -> None:
-    n = int(paillier_keys().public.n)
+    n = modulus(SHORT)
     answer = int(walked(random_trees(DEPTH, COUNT, 1), bits_of(1, 3))[0, 0] * 2**LANE.log_plain_scale)
     for view in transcripts():
         assert set(view["summands"].sum(axis=1) % n) == {answer % n}
@@ -148,8 +150,9 @@ def test_the_sum_is_the_answer_and_each_part_of_it_is_uniform() -> None:
             assert stats.chisquare(np.bincount(pairs, minlength=16)).pvalue > 1e-6
 
 
+@pytest.mark.slow
 def test_forests_of_one_sum_look_the_same() -> None:
-    n = int(paillier_keys().public.n)
+    n = modulus(SHORT)
     first, second = transcripts()
     for tree in range(COUNT):
         left, right = ([int(v) / n for v in view["summands"][:, tree]] for view in (first, second))
@@ -159,11 +162,12 @@ def test_forests_of_one_sum_look_the_same() -> None:
 
 def single_outputs(view: dict[str, np.ndarray]) -> list[float]:
     """The attack: read each tree's marked entry as that tree's leaf."""
-    n = int(paillier_keys().public.n)
+    n = modulus(SHORT)
     mean = [sum(int(v) - n if 2 * int(v) > n else int(v) for v in column) for column in view["summands"].T]
     return [total / len(view["summands"]) / 2**LANE.log_plain_scale for total in mean]
 
 
+@pytest.mark.slow
 def test_single_trees_are_read_without_shares_and_not_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
     trees = random_trees(DEPTH, COUNT, 1)
     leaves = [walked(_tree(trees, tree), bits_of(1, 3))[0, 0] for tree in range(COUNT)]
