@@ -31,6 +31,7 @@ from hepipe.models.schema import Schema
 from hepipe.protocol.link import Transcript
 from hepipe.protocol.parties import Client, Server
 from hepipe.protocol.pipe import Channel, PipeLink, PipeServer, serve
+from hepipe.schemes.paillier_randomness import UniformSource
 from hepipe.study.plan import plan
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -174,6 +175,20 @@ def test_a_client_predicts_with_a_remote_server_as_with_its_own() -> None:
         remote = party.predict(PipeServer(party, channel, 2), X)
     assert remote.tolist() == party.predict(Server(Sigmoid(), party.public(), allow_insecure=True), X).tolist()
     assert [link.rounds for link in links] == [2]
+
+
+def test_a_server_makes_its_randomness_while_the_client_thinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = UniformSource.draw
+    monkeypatch.setattr(UniformSource, "draw", lambda self, count: (drawn.append(count), draw(self, count))[1])
+    party, operations = client(), planned().operations
+    ahead = operations["rerandomize"] + operations["mask"]
+    with thread(lambda end: serve(Sigmoid(), end, ahead=ahead, allow_insecure=True)) as channel:
+        server = PipeServer(party, channel, planned().rounds)
+        for _ in range(2):
+            party.predict(server, X)
+        server.close()
+    assert drawn == [ahead] * 3  # before the first query, and after each: none during one
 
 
 def test_questions_travel_under_policy_client() -> None:

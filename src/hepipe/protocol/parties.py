@@ -177,7 +177,7 @@ class Client:
         return hmac.new(key, content, "sha256").hexdigest()
 
     def fill(self, count: int) -> None:
-        """Make the randomness of ``count`` ciphertexts ahead (Paillier); offline work."""
+        """Have the randomness of ``count`` ciphertexts ready (Paillier); offline work."""
         if self._scheme.name == "paillier":
             self._encryptor.fill(count)  # type: ignore[attr-defined]
 
@@ -229,7 +229,7 @@ class Server:
         return y.with_bound(2.0 ** np.ceil(np.log2(np.max(y.bound, initial=2.0**-64))))
 
     def fill(self, count: int) -> None:
-        """Make the randomness of ``count`` results ahead (Paillier); offline work."""
+        """Have the randomness of ``count`` results, masks and tests ready (Paillier); offline work."""
         if self._bundle.parameters.name == "paillier":
             self._evaluator.pool.fill(count)
 

@@ -137,12 +137,15 @@ def serve(
     policy: str = "polynomial",
     *,
     idle_s: float = 3600.0,
+    ahead: int = 0,
     allow_insecure: bool = False,
     record: Callable[[Transcript], None] = lambda transcript: None,
 ) -> int:
     """The server's process: answer one client until its goodbye; returns the number of queries.
 
     idle_s  how long a client may think between two queries
+    ahead   re-randomisations to have ready for each query, made while the client thinks (Paillier): what a query takes
+            are the operations "rerandomize" and "mask" of its plan
     record  is called with the transcript of every query
 
     Closes the channel in any case; raises the typed error that ended it, which the client never sees.
@@ -153,11 +156,13 @@ def serve(
         if frame == _GOODBYE:
             return queries
         server = Server(model, frame, policy, allow_insecure=allow_insecure)
+        server.fill(ahead)
         while (query := channel.receive(idle_s)) != _GOODBYE:
             link = PipeLink(channel)
             channel.send(server.pack(server.evaluate(server.unpack(query), link)))
             record(link.transcript)
             queries += 1
+            server.fill(ahead)
     return queries
 
 

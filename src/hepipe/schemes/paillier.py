@@ -108,7 +108,7 @@ class PaillierEncryptor:
         self.pool.prepare()
 
     def fill(self, count: int) -> None:
-        """Make the randomness of ``count`` ciphertexts ahead."""
+        """Have the randomness of ``count`` ciphertexts ready."""
         self.pool.fill(count)
 
     def encrypt(self, values: npt.ArrayLike, bound: Plain | None = None) -> CipherTensor:

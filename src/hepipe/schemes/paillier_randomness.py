@@ -151,8 +151,8 @@ class RandomnessPool:
         self._source.prepare()
 
     def fill(self, count: int) -> None:
-        """Draw ``count`` more values now: offline work."""
-        self._ready.extend(self._source.draw(count))
+        """Have ``count`` values ready, and draw those that are missing now: offline work."""
+        self._ready.extend(self._source.draw(max(count - len(self._ready), 0)))
 
     def take(self) -> Mpz:
         """One value, never handed out before."""
