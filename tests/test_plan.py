@@ -123,6 +123,23 @@ def dry_error(model: Any, parameters: Any) -> float:
         return np.inf
 
 
+class Steep:
+    """x**4 times 2**15: scores so large that they need the largest first prime above their scale."""
+
+    profile = linear().profile
+    reveals = "scores"
+
+    def forward(self, ev: Any, x: Any) -> Any:
+        square = ev.mul(x, x)
+        return ev.mul_plain(ev.mul(square, square), 2.0**15)
+
+
+def test_the_largest_first_prime_is_tried_with_every_scale() -> None:
+    """A bit of precision more is a bit of scale more, until value and scale fill the 60 bits."""
+    found = [plan(Steep(), "ckks", 4, precision_bits=bits).parameters.coeff_modulus_bits for bits in (9, 10, 11)]
+    assert found == [(60, scale, scale, scale, 60) for scale in (40, 41, 42)]
+
+
 def test_the_scale_of_paillier_is_the_least_that_does() -> None:
     planned = plan(linear(), "paillier", samples=8, precision_bits=20)
     parameters = planned.parameters

@@ -80,6 +80,7 @@ def check_closing_table(folder: Path) -> None:
     assert set(table.columns) >= COLUMNS
     assert set(table["scheme"]) == {"clear", "paillier", "ckks"}
     assert set(table.loc[table["scheme"] != "clear", "security bits"]) == {"insecure"}, "test keys are not marked"
+    assert (2.0 ** -table["precision bits (min)"].astype(float) <= 1e-3).all(), "a score is off by more than 1e-3"
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert {"machine", "commit", "data"} <= set(run)
     assert str(ROOT) not in json.dumps(run)

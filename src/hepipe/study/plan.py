@@ -235,7 +235,7 @@ def _ckks_candidates(
         for bits in range(26, 56):
             # q0 holds the result above its scale. Key switching wants a special prime as large as any other;
             # a linear circuit switches no keys, so there any size does.
-            for first in range(min(bits + 4, 60), 61, 4):
+            for first in (*range(min(bits + 4, 60), 60, 4), 60):
                 rest = limit - first - bits * depth
                 special = min(max(first, bits), rest) if complex_slots else max(first, bits)
                 if 20 <= special <= rest:
