@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 from hepipe.errors import HepipeError, MalformedBundle, UnsupportedModel
 from hepipe.models import bundle as bundles
 from hepipe.models.bundle import ARRAYS, MANIFEST, Bundle, Settings, load, save
-from hepipe.models.codec import Inline, decode, encode
+from hepipe.models.codec import Inline, check_profile, decode, encode
 from hepipe.models.linear import LinearModel, linear_regression
 from hepipe.models.logistic import clear_scores
 from hepipe.models.profile import Profile
@@ -192,6 +192,8 @@ CHANGES = {
     "no settings": lambda m: m.update(settings=None),
     "settings of another": lambda m: m["settings"].update(shell="x"),
     "samples negative": lambda m: m["settings"].update(samples=-1),
+    "more outputs than a frame has": lambda m: m["model"]["profile"].update(outputs=10**12),
+    "precision no double has": lambda m: m["settings"].update(precision_bits=10**400),
     "digest of other arrays": lambda m: m.update(arrays_sha256="0" * 64),
 }  # fmt: skip
 
@@ -204,24 +206,65 @@ def test_a_changed_manifest_is_refused(change: str, tmp_path: Path) -> None:
         load(folder)
 
 
-def test_trees_and_activations_of_another_shape_are_refused(tmp_path: Path) -> None:
-    for name, change in (
-        ("tree", lambda m: m["model"]["trees"].update(columns=m["model"]["trees"]["columns"][:1])),
-        ("square", lambda m: m["model"]["layers"][0]["activation"].update(series=[], name="exec")),
-        ("powers", lambda m: m["model"]["products"][0].update(squared=[99])),
-        ("sigmoid", lambda m: m["model"]["sigmoid"].update(coefficients=[])),
-    ):
-        (tmp_path / name).mkdir()
-        folder = written(tmp_path / name, name)
-        changed(folder, change)
-        with pytest.raises(MalformedBundle):
-            load(folder)
+PROFILES = {
+    "clusters beyond a double": ("index", {"count": 10**400}),
+    "outputs that no memory holds": ("linear", {"outputs": 10**12}),
+    "a division by zero": ("linear", {"half": {"array": [0.0, 1.0, 1.0]}}),
+    "more bits than memory": ("bits", {"steps": {"class": "Steps", "low": {"array": [0.0] * 3},
+        "step": {"array": [1.0] * 3}, "bits": {"array": [10**12] * 3}}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", PROFILES)
+def test_a_published_profile_that_no_client_could_use_is_refused(change: str) -> None:
+    name, fields = PROFILES[change]
+    node = json.loads(json.dumps(encode(made(name).profile, Inline()))) | fields
+    with pytest.raises(MalformedBundle):
+        check_profile(decode(Profile, node, Inline()))
+
+
+MISSHAPEN = {
+    "trees without a level": ("tree", lambda m: m["trees"].update(columns=m["trees"]["columns"][:1])),
+    "an unknown activation": ("square", lambda m: m["layers"][0]["activation"].update(series=[], name="exec")),
+    "a column that is not there": ("powers", lambda m: m["products"][0].update(squared=[99])),
+    "powers that nothing makes": ("powers", lambda m: m.update(products=[])),
+    "powers of what comes later": ("powers", lambda m: m["products"][0].update(left_degree=0, right_degree=2)),
+    "a polynomial of nothing": ("sigmoid", lambda m: m["sigmoid"].update(coefficients=[])),
+}
+
+
+@pytest.mark.parametrize("case", MISSHAPEN)
+def test_a_model_of_another_shape_is_refused(case: str, tmp_path: Path) -> None:
+    name, change = MISSHAPEN[case]
+    folder = written(tmp_path, name)
+    changed(folder, lambda manifest: change(manifest["model"]))
+    with pytest.raises(MalformedBundle):
+        load(folder)
 
 
 def object_array() -> bytes:
     out = io.BytesIO()
     np.savez(out, a0=np.array([{}], dtype=object))
     return out.getvalue()
+
+
+def with_header(header: bytes, body: bytes = bytes(8)) -> bytes:
+    """An array with a header of one's own."""
+    padded = header.ljust(118)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a0.npy", b"\x93NUMPY\1\0" + len(padded).to_bytes(2, "little") + padded + body)
+    return out.getvalue()
+
+
+def packed(method: int) -> bytes:
+    """An array in a zip that is packed in a way of its own, and damaged."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        archive.writestr("a0.npy", bytes(4000))
+    data = bytearray(out.getvalue())
+    data[40:50] = bytes(10)
+    return bytes(data)
 
 
 def lying_header() -> bytes:
@@ -245,8 +288,11 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     "arrays",
     [b"", b"PK", pickle.dumps({}), npz(), npz(a0=np.zeros(3, np.float32)), npz(a0=np.zeros((1, 1, 1))),
-     npz(a0=np.array(["x"])), object_array(), lying_header(), bomb()],
-    ids=["empty", "short", "pickle", "none", "float32", "three dimensions", "text", "objects", "lying", "bomb"],
+     npz(a0=np.array(["x"])), object_array(), lying_header(), bomb(), with_header(b"{'descr': ("),
+     with_header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -1), }\n"), packed(zipfile.ZIP_DEFLATED),
+     packed(zipfile.ZIP_BZIP2), packed(zipfile.ZIP_LZMA)],
+    ids=["empty", "short", "pickle", "none", "float32", "three dimensions", "text", "objects", "lying", "bomb",
+         "open header", "negative shape", "damaged deflate", "bzip2", "damaged lzma"],
 )  # fmt: skip
 def test_arrays_that_are_none_are_refused(arrays: bytes, tmp_path: Path) -> None:
     folder = written(tmp_path)

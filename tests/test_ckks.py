@@ -254,3 +254,19 @@ def test_a_stream_is_loaded_only_when_computed_with() -> None:
 
 def test_default_parameters_are_secure() -> None:
     assert CkksScheme().parameters.security_bits == 128
+
+
+def test_columns_that_cancel_in_a_sum_give_an_encryption_of_zero() -> None:
+    x = EV.take(SCHEME.encryptor(KEYS.secret).encrypt([[1.0, 3.0]], 4.0), [0, 0, 1])
+    result = EV.matmul_plain(x, np.array([[1.0, 1.0], [-1.0, -1.0], [0.0, 2.0]]))
+    assert SCHEME.decryptor(KEYS.secret).decrypt(result) == pytest.approx(np.array([[0.0, 6.0]]), abs=1e-3)
+
+
+def test_a_forged_ciphertext_that_vanishes_when_it_is_rescaled_is_a_typed_error() -> None:
+    """c1 = 1 hides nothing; times a small weight it rounds to zero, which SEAL refuses."""
+    primes, degree = TEST_INSECURE_CKKS.primes_at(2), TEST_INSECURE_CKKS.poly_modulus_degree
+    parts = seal.Polynomials(np.ones((2, len(primes), degree), np.uint64))
+    body = seal.put_together(parts, seal.context(TEST_INSECURE_CKKS).parms_id(2), 2.0**30)
+    honest = SCHEME.encryptor(KEYS.secret).encrypt([[1.0]], 4.0)
+    with pytest.raises(seal.Transparent, match="would hide nothing"):
+        EV.mul_plain(replace(honest, data=[[Stream(body)]]), 0.25)

@@ -361,6 +361,22 @@ def test_a_ckks_ciphertext_that_hides_nothing_is_refused(name: str) -> None:
         aim.decode(changed(aim.frame, Kind.TENSOR, body=zeroed))
 
 
+def test_a_ckks_ciphertext_that_hides_nothing_modulo_one_prime_is_refused() -> None:
+    """Its c1 is zero modulo q0 only: at level 0, where a result leaves, it would be in the clear."""
+    primes, degree = TEST_INSECURE_CKKS.primes_at(1), TEST_INSECURE_CKKS.poly_modulus_degree
+    residues = np.ones((2, len(primes), degree), np.uint64)
+
+    def unpacked() -> CipherTensor:
+        body = b"\0\1" + seal.pack_residues(residues, primes)
+        frame = Frame(Kind.TENSOR, "ckks", bundle_of("ckks").key_id, 1, 1, 1, 30.0, body)
+        return unpack_tensor(frame.to_bytes(), bundle_of("ckks"))
+
+    assert unpacked().level == 1
+    residues[1, 0] = 0
+    with pytest.raises(MalformedFrame, match="zero modulo a prime"):
+        unpacked()
+
+
 @pytest.mark.parametrize("name", ["fresh paillier", "fresh ckks", "keys ckks"])
 def test_false_counts_allocate_nothing(name: str) -> None:
     aim = target(name)

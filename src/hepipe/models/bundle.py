@@ -13,6 +13,7 @@ import json
 import math
 import re
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,15 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FIELDS = {"format", "format_version", "hepipe", "name", "version", "settings", "model", "arrays_sha256"}
 _REFUSED = (HepipeError, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, RecursionError)
 _DEEPEST = 64
+_MOST_BITS = 1024
+"""Of precision: a double has no more."""
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The others have headers that ask for memory."""
+_NPY_MAGIC = b"\x93NUMPY\x01\x00"
+# As numpy writes it, and nothing else: its own reader evaluates the header as Python's syntax.
+_NPY_HEADER = re.compile(
+    rb"\{'descr': '<([fi])8', 'fortran_order': False, 'shape': \((|\d{1,10},|\d{1,10}, \d{1,10})\), \} *\n"
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Settings:
         )
         names_ok = isinstance(self.schemes, tuple) and all(isinstance(each, str) for each in self.schemes)
         bits = self.precision_bits
-        bits_ok = bits is None or (type(bits) in (int, float) and math.isfinite(bits))
+        bits_ok = bits is None or (type(bits) in (int, float) and abs(bits) <= _MOST_BITS)
         if not (types_ok and names_ok and bits_ok and self.schemes and self.samples >= 1):
             raise MalformedBundle(f"settings {self} are none: schemes, policy, samples >= 1, numbers of bits")
 
@@ -177,11 +187,14 @@ def _unzipped(data: bytes, limits: dict[str, int]) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for info in archive.infolist():
                 limit = limits.get(info.filename, limits.get("", 0))
-                if info.filename in found or len(found) >= MAX_ARRAY_COUNT or info.file_size > limit:
-                    raise MalformedBundle(f"member {info.filename[:40]!r} is twice there, unknown, or too large")
+                too_many = info.filename in found or len(found) >= MAX_ARRAY_COUNT
+                if too_many or info.file_size > limit or info.compress_type not in _PACKINGS:
+                    raise MalformedBundle(
+                        f"member {info.filename[:40]!r} is twice there, unknown, too large, or packed in another way"
+                    )
                 with archive.open(info) as stream:
                     found[info.filename] = stream.read(limit + 1)[: info.file_size]
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise MalformedBundle(f"not a zip that can be read: {error}") from error
     return found
 
@@ -227,18 +240,14 @@ def _model(node: Any, arrays: bytes) -> Any:
 
 def _npy(data: bytes) -> npt.NDArray[Any]:
     """One array of at most two dimensions, its header held against its size before anything is made of it."""
-    stream = io.BytesIO(data)
-    try:
-        if np.lib.format.read_magic(stream) != (1, 0):
-            raise MalformedBundle("an array in a format other than npy 1.0")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=1024)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise MalformedBundle(f"an array whose header cannot be read: {error}") from error
-    body = data[stream.tell() :]
-    fits = dtype in (np.float64, np.int64) and len(shape) <= 2 and len(body) == 8 * math.prod(shape)
-    if not fits or (fortran and len(shape) > 1):
-        raise MalformedBundle(f"an array of {dtype} {shape} in {len(body)} bytes is none of a model's")
-    return np.frombuffer(body, dtype).reshape(shape).copy()
+    size = int.from_bytes(data[8:10], "little")
+    header, body = _NPY_HEADER.fullmatch(data[10 : 10 + size]), data[10 + size :]
+    if data[:8] != _NPY_MAGIC or header is None:
+        raise MalformedBundle("an array that is not npy 1.0, 8-byte numbers in C order, of two dimensions at most")
+    shape = tuple(map(int, re.findall(rb"\d+", header[2])))
+    if len(body) != 8 * math.prod(shape):
+        raise MalformedBundle(f"an array of shape {shape} in {len(body)} bytes")
+    return np.frombuffer(body, f"<{header[1].decode()}8").reshape(shape).astype(f"{header[1].decode()}8")
 
 
 def _settings(node: Any) -> Settings:

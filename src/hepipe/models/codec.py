@@ -30,6 +30,7 @@ from hepipe.models.threshold_tree import ThresholdTreeModel
 from hepipe.models.tree import DecisionTreeModel
 from hepipe.models.tree_profile import BinProfile
 from hepipe.schemes.base import FloatArray
+from hepipe.schemes.frames import MAX_FEATURES
 
 MODELS = (LinearModel, SigmoidModel, PolynomialModel, MlpModel, DecisionTreeModel, ThresholdTreeModel, KMeansModel)
 """What a bundle may hold."""
@@ -131,14 +132,17 @@ def decode(hint: Any, node: Any, arrays: Arrays) -> Any:
 
 def check_profile(profile: Profile) -> FloatArray:
     """A row in the middle of the published ranges, prepared; MalformedBundle if the profile does not fit together."""
-    middle = (profile.schema.low + profile.schema.high)[None, :] / 2
     try:
-        prepared = profile.prepare(middle)
-        if prepared.shape != profile.input_bound[None].shape or profile.outputs < 1:
+        with np.errstate(all="ignore"):  # a number that is not finite is refused below
+            prepared = profile.prepare((profile.schema.low / 2 + profile.schema.high / 2)[None, :])
+            bound = profile.input_bound
+        if prepared.shape != bound[None].shape or not 1 <= profile.outputs <= MAX_FEATURES:
             raise MalformedBundle(f"prepared inputs of shape {prepared.shape}, {profile.outputs} outputs")
+        if not (np.isfinite(prepared).all() and np.isfinite(bound).all()):
+            raise MalformedBundle("inputs within their ranges are prepared to numbers that are not finite")
         if profile.head(np.zeros((1, profile.outputs))).shape[0] != 1:
             raise MalformedBundle("a head that does not keep rows apart")
-    except (HepipeError, ValueError, TypeError, IndexError) as error:
+    except (HepipeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
         raise MalformedBundle(f"the profile does not fit together: {error}") from error
     return prepared
 

@@ -16,7 +16,7 @@ import pandas as pd
 from sklearn.preprocessing import PolynomialFeatures
 from sklearn.utils.validation import check_is_fitted
 
-from hepipe.errors import UnsupportedModel
+from hepipe.errors import ShapeMismatch, UnsupportedModel
 from hepipe.models.linear import LinearModel
 from hepipe.models.profile import Profile
 from hepipe.models.schema import Schema
@@ -61,6 +61,12 @@ class PolynomialModel:
     products: tuple[Products, ...]
     name: str
     reveals: str = "scores"
+
+    def __post_init__(self) -> None:
+        degrees = [one.left_degree + one.right_degree for one in self.products]
+        lowest = min((min(one.left_degree, one.right_degree) for one in self.products), default=1)
+        if lowest < 1 or degrees != list(range(2, len(self.weights) + 1)):
+            raise ShapeMismatch(f"products of degrees {degrees} for weights of {len(self.weights)}: one from 2 up each")
 
     def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
         """At the client: see Profile.prepare."""

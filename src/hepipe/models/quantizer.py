@@ -17,7 +17,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from hepipe.errors import OutOfRange, UnsupportedModel
+from hepipe.errors import OutOfRange, ShapeMismatch, UnsupportedModel
 from hepipe.models.tree_profile import LeafProfile
 from hepipe.schemes.base import FloatArray
 
@@ -27,11 +27,17 @@ COMPARISONS = ("sign", "bits")
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Per column the whole number round((x - low) / step), cut to 0 .. 2**bits - 1."""
+    """Per column the whole number round((x - low) / step), cut to 0 .. 2**bits - 1, of 1 to 16 bits."""
 
     low: FloatArray
     step: FloatArray
     bits: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if not (self.low.shape == self.step.shape == self.bits.shape and self.bits.ndim == 1):
+            raise ShapeMismatch(f"{self.low.shape} low ends, {self.step.shape} steps, {self.bits.shape} bits: one each")
+        if not ((self.bits >= 1) & (self.bits <= MOST_BITS) & (self.step > 0)).all():
+            raise OutOfRange(f"steps {self.step} of {self.bits} bits: use steps above 0 and 1 to {MOST_BITS} bits")
 
     @property
     def largest(self) -> FloatArray:

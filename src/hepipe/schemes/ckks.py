@@ -9,6 +9,7 @@ eprint 2020/1533).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -153,7 +154,7 @@ class CkksEvaluator(Ledger):
         return self._zero(x.level - 1) if total is None else self._rescaled(self._finished(total, x.level + 1), x.level)
 
     def _weighted_sum(self, columns: Sequence[Any], plains: Sequence[Any]) -> Any:
-        """None for a sum of nothing: SEAL refuses a product with zero; an encryption of zero looks like any result."""
+        """None for a sum of nothing, or of what cancels: SEAL refuses both; an encryption of zero looks like any result."""
         terms = [(c, p) for c, p in zip(columns, plains, strict=True) if not p.is_zero()]
         if not terms:
             return None
@@ -161,8 +162,9 @@ class CkksEvaluator(Ledger):
         self._seal.multiply_plain(*terms[0], total)
         for column, plain in terms[1:]:
             self._seal.multiply_plain(column, plain, term)
-            self._seal.add_inplace(total, term)
-        return total
+            with suppress(seal.Transparent):  # the sum is made, and may yet be hidden again
+                self._seal.add_inplace(total, term)
+        return None if total.is_transparent() else total
 
     def _rescaled(self, ciphertext: Any, level: int) -> Any:
         if self.parameters.rescale_bits(level):
@@ -279,9 +281,7 @@ class CkksEvaluator(Ledger):
         result = sealapi.Ciphertext()
         try:
             operation(left, right, result)
-        except (RuntimeError, ValueError) as error:
-            if "transparent" not in str(error):
-                raise
+        except seal.Transparent:
             # x - x: SEAL refuses a ciphertext whose c1 vanished. Zero is the right answer, encrypted afresh.
             zero = sealapi.Ciphertext()
             self._zeros.encrypt_zero(left.parms_id(), zero)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +36,30 @@ _CIPHERTEXT = struct.Struct("<32sBQQQdQ")  # parms_id, NTT form, polynomials, N,
 _BLAKE2XB = 1
 
 
+class Transparent(HepipeError):
+    """A result that everyone can read: its operands cancel, or were made to hide nothing."""
+
+
+class Arithmetic:
+    """SEAL's evaluator; its refusal of a ciphertext whose polynomials beyond c0 vanish is a typed error."""
+
+    def __init__(self, evaluator: Any) -> None:
+        self._evaluator = evaluator
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        operation = getattr(self._evaluator, name)
+
+        def guarded(*operands: Any) -> None:
+            try:
+                operation(*operands)
+            except (RuntimeError, ValueError) as error:
+                if "transparent" not in str(error):
+                    raise
+                raise Transparent("the result would hide nothing: its operands cancel, or were forged") from error
+
+        return guarded
+
+
 class Context:
     """The SEAL objects of one parameter set; holds no key."""
 
@@ -52,7 +76,7 @@ class Context:
         if not self.seal.parameters_set():
             raise HepipeError(f"SEAL refuses {parameters}: {self.seal.parameters_error_message()}")
         self.encoder = sealapi.CKKSEncoder(self.seal)
-        self.evaluator = sealapi.Evaluator(self.seal)
+        self.evaluator = Arithmetic(sealapi.Evaluator(self.seal))
         self.key_parms_id: list[int] = self.seal.key_parms_id()
         self._parms_ids = self._chain()
 

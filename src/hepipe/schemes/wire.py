@@ -135,8 +135,8 @@ def _ckks_items(pieces: list[bytes], frame: Frame, bundle: PublicBundle) -> list
     for piece in pieces:
         seed = piece[-seal.SEED_BYTES :] if frame.flags == SEEDED else None
         residues = seal.unpack_residues(piece[: -seal.SEED_BYTES] if seed else piece, 1 if seed else 2, primes, degree)
-        if not residues[-1].any():
-            raise MalformedFrame("a ciphertext that hides nothing: its last polynomial is zero")
+        if not residues[-1].any(axis=-1).all():
+            raise MalformedFrame("a ciphertext that hides nothing: its last polynomial is zero modulo a prime")
         items.append(Stream(seal.put_together(seal.Polynomials(residues, seed), parms_id, 2.0**frame.log_scale)))
     return items
 
