@@ -34,6 +34,7 @@ LAPLACE_TAIL = 9.8 / TAIL_SIGMAS
 FACTORING_SECURITY = {15360: 256, 7680: 192, 3072: 128, 2048: 112, 1024: 80}
 MODULUS_BITS = {0: 1024, 112: 2048, 128: 3072, 192: 7680, 256: 15360}
 """Paillier modulus for a security asked for; 0 is the insecure size of tests."""
+MOST_MODULUS_BITS = max(FACTORING_SECURITY)
 
 
 class Parameters(Protocol):
@@ -181,6 +182,8 @@ class PaillierParameters:
             )
         if self.modulus_bits % 64 or self.lanes < 1 or self.lane_bits < 3 or self.depth < 0:
             raise OutOfRange("modulus_bits must be a multiple of 64, lanes >= 1, lane_bits >= 3 and depth >= 0")
+        if self.modulus_bits > MOST_MODULUS_BITS:  # a peer's key is checked by powers modulo n
+            raise OutOfRange(f"modulus_bits={self.modulus_bits}: {MOST_MODULUS_BITS} give 256 bits of security already")
         if not _scales(self.log_scale, self.log_plain_scale) or not _whole(self.log_scale, self.log_plain_scale):
             raise OutOfRange("Paillier scales are whole bits, from 0 to 8191")
         if self.lanes * self.lane_bits > self.modulus_bits - 2:
