@@ -112,6 +112,26 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server behind nginx, with models whose numbers are like no others, for tests that leave both at work."""
+    from service import odd_models, proxy, test_tls  # they need this module
+
+    behind, outside = tmp_path_factory.mktemp("behind"), tmp_path_factory.mktemp("nginx")
+    server = Running(behind, ("workers=1", "round_workers=1"))
+    (behind / "models").mkdir()
+    for name in odd_models.MODELS:
+        settings = Settings(odd_models.schemes_of(name), **SMALL)
+        save(behind / "models" / f"{name}.zip", Bundle(odd_models.odd(name), name, "1", settings))
+    server.tokens = {"alice": add_tenant(behind / "tokens", "alice")}
+    test_tls.certify(outside)
+    server.start()
+    middle = proxy.Proxied(server, outside)
+    yield middle
+    middle.stop()
+    server.stop()
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Makes a server that a test may break: ``own("linear", rate=..., tokens=("alice",))``."""

@@ -487,3 +487,7 @@ def test_a_problem_survives_the_way_and_anything_else_becomes_one() -> None:
         again = Refused.from_body(body, 502)
         assert isinstance(again, HepipeError)
         assert "502" in again.detail
+    said = {status: Refused.from_body(b"<html>", status).kind for status in (413, 418, 429, 502, 503, 504)}
+    assert said == {
+        413: "too-large", 418: "internal", 429: "too-many", 502: "busy", 503: "deadline", 504: "deadline",
+    }  # fmt: skip

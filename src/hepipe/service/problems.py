@@ -31,6 +31,8 @@ TITLES = {
     "deadline": (503, "The request took longer than it may"),
 }
 """Every kind of refusal: its status and title."""
+_OF_PROXIES = {502: "busy", 504: "deadline"}
+"""What a proxy says of a server that it does not reach, or that does not answer it: both pass."""
 _OF_WORKERS = {"SecretKeyUploaded": "secret-key", "KeyLost": "unknown"}
 """Errors that only workers raise, and the refusals that they become."""
 
@@ -79,7 +81,8 @@ class Refused(HepipeError):
             kind, detail, retry = "", "", None
         if kind not in TITLES:
             kinds = [name for name, (each, _) in TITLES.items() if each == status]
-            kind, detail = (kinds or ["internal"])[-1], f"the server answered with status {status}"
+            kind = kinds[-1] if kinds else _OF_PROXIES.get(status, "internal")
+            detail = f"the server answered with status {status}"
         return cls(kind, detail[:2000], retry)
 
 

@@ -1,0 +1,173 @@
+"""nginx between a client and a server, and recorders on both of its sides: every byte that it takes and gives."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from hepipe.service.client import RemoteServer
+from hepipe.service.inference import LENGTH_HEADER
+from service.conftest import Running, wait_for
+
+SITE = Path(__file__).with_name("nginx.conf")
+# Debian keeps it where the PATH of most users does not look.
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+needs_nginx = pytest.mark.skipif(NGINX is None, reason="no nginx here: apt-get install nginx")
+_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+
+@dataclass
+class Conversation:
+    """The bytes of one connection: ``up`` from whoever made it, ``down`` to him."""
+
+    up: bytearray = field(default_factory=bytearray)
+    down: bytearray = field(default_factory=bytearray)
+
+
+class Recorder:
+    """A relay on a port of this machine that writes down all it passes on to ``target``, before it does."""
+
+    def __init__(self, target: Callable[[], int]) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.conversations: list[Conversation] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                threading.Thread(target=self._connect, args=(near,), daemon=True).start()
+
+    def _connect(self, near: socket.socket) -> None:
+        try:
+            far = socket.create_connection(("127.0.0.1", self._target()))
+        except OSError:
+            near.close()
+            return
+        both = Conversation()
+        self.conversations.append(both)
+        back = threading.Thread(target=_pass_on, args=(far, near, both.down), daemon=True)
+        back.start()
+        _pass_on(near, far, both.up)
+        back.join()
+        near.close()
+        far.close()
+
+
+def _pass_on(source: socket.socket, sink: socket.socket, written: bytearray) -> None:
+    """Bytes of one direction until its end, which is passed on too."""
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            written += data
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+class Nginx:
+    """nginx with the site that users are given, in a folder that holds certificate and key."""
+
+    def __init__(self, folder: Path, upstream: int) -> None:
+        self.folder, self._upstream = folder, upstream
+        for _ in range(5):  # a port that is free now may be taken before nginx has it
+            if self._started():
+                return
+        raise AssertionError((folder / "start.log").read_text())
+
+    def _started(self) -> bool:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = int(probe.getsockname()[1])
+        self._configure()
+        assert NGINX is not None
+        words = [NGINX, "-p", str(self.folder), "-c", "main.conf", "-e", "start.log"]
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        wait_for(lambda: self.process.poll() is not None or self._listens(), 60)
+        return self.process.poll() is None
+
+    def _configure(self) -> None:
+        site = SITE.read_text()
+        for given, here in (
+            ("listen 443 ssl", f"listen 127.0.0.1:{self.port} ssl"), ("http://127.0.0.1:8800", self._address()),
+            ("/etc/hepipe/", f"{self.folder}/"), ("/var/log/nginx/", f"{self.folder}/"),
+        ):  # fmt: skip
+            assert given in site
+            site = site.replace(given, here)
+        (self.folder / "site.conf").write_text(site)
+        temporary = "\n".join(f"{name}_temp_path temporary;" for name in _TEMPORARY)
+        (self.folder / "main.conf").write_text(
+            "daemon off; master_process off; pid nginx.pid;\nevents { worker_connections 1024; }\n"
+            f"http {{\naccess_log off;\n{temporary}\ninclude site.conf;\n}}\n"
+        )
+
+    def _address(self) -> str:
+        return f"http://127.0.0.1:{self._upstream}"
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
+@dataclass
+class Proxied:
+    """A server behind nginx; ``outer`` records what passes between client and nginx, ``inner`` what nginx sees."""
+
+    server: Running
+    folder: Path
+    inner: Recorder = field(init=False)
+    outer: Recorder = field(init=False)
+    nginx: Nginx = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inner = Recorder(lambda: int(self.server.url.rpartition(":")[2]))
+        self.nginx = Nginx(self.folder, self.inner.port)
+        self.outer = Recorder(lambda: self.nginx.port)
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.outer.port}"
+
+    @property
+    def authority(self) -> Path:
+        return self.folder / "cert.pem"
+
+    @property
+    def trusted(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.authority))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.server.tokens.get('alice')}"}
+
+    def http(self, **more: str) -> httpx2.Client:
+        """A client whose requests to infer have a header of one byte."""
+        headers = self.headers | {LENGTH_HEADER: "1"} | more
+        return httpx2.Client(base_url=self.url, headers=headers, verify=self.trusted, timeout=60)
+
+    def remote(self, model: str, **more: Any) -> RemoteServer:
+        given = {"token": self.server.tokens.get("alice"), "authority": self.authority, "allow_insecure": True}
+        return RemoteServer(self.url, model, **{**given, **more})
+
+    def stop(self) -> None:
+        self.nginx.stop()
+        self.inner.close()
+        self.outer.close()
