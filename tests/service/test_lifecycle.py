@@ -52,13 +52,15 @@ def right(client: Client, remote: Any, name: str = "linear") -> bool:
 
 
 @contextmanager
-def conversation(server: Running, client: Client, session: str = "slow") -> Iterator[tuple[ClientConnection, bytes]]:
+def conversation(
+    server: Running, client: Client, session: str = "slow", request: bytes = b"", tenant: str = "alice"
+) -> Iterator[tuple[ClientConnection, bytes]]:
     """A prediction with rounds, stopped at its first round: a worker waits for this client now."""
     url = server.url.replace("http", "ws") + "/v2/models/powers/rounds"
-    headers = {"Authorization": f"Bearer {server.tokens['alice']}"}
+    headers = {"Authorization": f"Bearer {server.tokens[tenant]}"}
     with connect(url, additional_headers=headers, close_timeout=1) as socket:
         socket.send(json.dumps({"session": session, "seq": 1}))
-        socket.send(client.pack(client.encrypt(X)))
+        socket.send(request or client.pack(client.encrypt(X)))
         frame = socket.recv(30)
         assert isinstance(frame, bytes)
         yield socket, frame
