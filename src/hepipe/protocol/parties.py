@@ -21,6 +21,7 @@ from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, KeySet, Pub
 from hepipe.schemes.frames import Kind, kind_of, split
 from hepipe.schemes.keystore import load_keys, save_keys
 from hepipe.schemes.paillier_proof import prove, verify
+from hepipe.schemes.paillier_randomness import RandomnessPool
 from hepipe.schemes.registry import evaluator_of, scheme_of
 from hepipe.schemes.secret import SecretKey
 from hepipe.schemes.wire import pack_keys, pack_tensor, unpack_keys, unpack_tensor
@@ -228,10 +229,15 @@ class Server:
         # The computed bound is a function of the weights; a power of two of the largest says the least that is needed.
         return y.with_bound(2.0 ** np.ceil(np.log2(np.max(y.bound, initial=2.0**-64))))
 
+    @property
+    def pool(self) -> RandomnessPool | None:
+        """Where the randomness of results comes from (Paillier); None where none can be made ahead."""
+        return self._evaluator.pool if self._bundle.parameters.name == "paillier" else None
+
     def fill(self, count: int) -> None:
         """Have the randomness of ``count`` results, masks and tests ready (Paillier); offline work."""
-        if self._bundle.parameters.name == "paillier":
-            self._evaluator.pool.fill(count)
+        if self.pool is not None:
+            self.pool.fill(count)
 
     def pack(self, y: CipherTensor) -> bytes:
         """A result as a frame for the client."""

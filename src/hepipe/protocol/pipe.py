@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import threading
+import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -28,6 +29,11 @@ MAX_BYTES = 1 << 28
 N = 16384."""
 TIMEOUT_S = 60.0
 _GOODBYE = b""
+_SIZE, _LARGE_SIZE = struct.Struct("!i"), struct.Struct("!Q")
+_LONGEST_S = 2e6
+"""Of a wait, 23 days: more does not fit into a socket's timeout."""
+_JOINED = 1 << 14
+"""Messages of up to this size go out with their header in one piece."""
 ROUNDS = {
     int(Kind.MASKED_FACTORS): "masked product",
     int(Kind.QUESTION): "ask",
@@ -58,13 +64,26 @@ class Channel:
         """Send one message; PeerLost if the peer does not take all of it in time."""
         if len(message) > self._max_bytes:
             raise Unsupported(f"{len(message)} bytes over a channel of at most {self._max_bytes}: raise max_bytes")
-        with self._guarded("send", self._timeout_s):
-            self._connection.send_bytes(message)
+        large = len(message) > 0x7FFFFFFF
+        header = _SIZE.pack(-1) + _LARGE_SIZE.pack(len(message)) if large else _SIZE.pack(len(message))
+        with self._guarded("send", self._timeout_s) as end:
+            for part in (header + message,) if len(message) <= _JOINED else (header, message):
+                self._wait_until(end)
+                self._socket.sendall(part)
 
     def receive(self, timeout_s: float | None = None) -> bytes:
         """One message, empty for a goodbye; PeerLost without one in time, MalformedFrame for one too large."""
-        with self._guarded("receive", timeout_s or self._timeout_s):
-            return self._connection.recv_bytes(self._max_bytes)
+        with self._guarded("receive", timeout_s or self._timeout_s) as end:
+            (size,) = _SIZE.unpack(self._exactly(_SIZE.size, end))
+            if size == -1:
+                (size,) = _LARGE_SIZE.unpack(self._exactly(_LARGE_SIZE.size, end))
+            if not 0 <= size <= self._max_bytes:
+                raise MalformedFrame(f"a message of more than {self._max_bytes} bytes: refused unread")
+            return self._exactly(size, end)
+
+    def waiting(self, seconds: float) -> bool:
+        """Whether something is to be received, a goodbye or the peer's end included, now or within ``seconds``."""
+        return self._connection.closed or self._connection.poll(seconds)
 
     def close(self) -> None:
         """Say goodbye and close; harmless on a closed channel."""
@@ -81,27 +100,32 @@ class Channel:
         self._connection.close()
 
     @contextmanager
-    def _guarded(self, doing: str, timeout_s: float) -> Iterator[None]:
-        late = threading.Event()
-        watch = threading.Timer(timeout_s, self._interrupt, [late])
-        watch.daemon = True
-        watch.start()
+    def _guarded(self, doing: str, timeout_s: float) -> Iterator[float]:
+        """Gives the moment at which the message must be through."""
         try:
-            yield
-        except (EOFError, OSError) as error:
-            too_large = not (self._connection.closed or self._connection.readable)
+            yield time.monotonic() + timeout_s
+        except MalformedFrame:
             self.abort()
-            if too_large:
-                raise MalformedFrame(f"a message of more than {self._max_bytes} bytes: refused unread") from error
-            reason = f"nothing complete within {timeout_s:g} s" if late.is_set() else "it closed, or its process ended"
+            raise
+        except (EOFError, OSError) as error:
+            self.abort()
+            late = isinstance(error, TimeoutError)
+            reason = f"nothing complete within {timeout_s:g} s" if late else "it closed, or its process ended"
             raise PeerLost(f"{doing}: the peer is gone ({reason}); connect again and repeat the query") from error
-        finally:
-            watch.cancel()
 
-    def _interrupt(self, late: threading.Event) -> None:
-        late.set()
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+    def _exactly(self, size: int, end: float) -> bytes:
+        data, got = bytearray(size), 0
+        while got < size:
+            self._wait_until(end)
+            count = self._socket.recv_into(memoryview(data)[got:])
+            if not count:
+                raise EOFError
+            got += count
+        return bytes(data)
+
+    def _wait_until(self, end: float) -> None:
+        """The next call on the socket ends by then; a timeout of zero would mean not to wait at all."""
+        self._socket.settimeout(min(max(end - time.monotonic(), 1e-6), _LONGEST_S))
 
     def __enter__(self) -> Channel:
         return self

@@ -95,7 +95,9 @@ def parse(data: bytes, *kinds: Kind) -> Frame:
     ):
         if not ok:
             raise MalformedFrame(f"header says {value}, expected {meaning}")
-    if hashlib.sha256(data[: _HEAD.size] + body).digest() != data[_HEAD.size : HEADER_BYTES]:
+    digest = hashlib.sha256(data[: _HEAD.size])
+    digest.update(body)
+    if digest.digest() != data[_HEAD.size : HEADER_BYTES]:
         raise MalformedFrame("digest does not match: the frame was altered or truncated on its way; send it again")
     return Frame(Kind(kind), SCHEMES[scheme], key_id.hex(), samples, features, level, log_scale, body, flags)
 

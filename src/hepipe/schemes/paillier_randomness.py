@@ -47,6 +47,8 @@ class UniformSource:
     def draw(self, count: int) -> list[Mpz]:
         """``count`` uniform n-th residues."""
         units = [_random_unit(self.public.n) for _ in range(count)]
+        if self.threads == 1:
+            return self._powers(units)
         parts = [units[i :: self.threads] for i in range(self.threads)]
         with ThreadPoolExecutor(self.threads) as threads:
             return [power for powers in threads.map(self._powers, parts) for power in powers]
@@ -136,12 +138,15 @@ class RandomnessPool:
     """Blinding factors made ahead, so that the online work of an encryption is one product.
 
     Each value is handed out once. A pool belongs to one key; an empty pool draws on demand.
+
+    late  how many values were drawn on demand so far
     """
 
     def __init__(self, public: PaillierPublicKey, source: Source | None = None) -> None:
         self.public = public
         self._source = source if source is not None else UniformSource(public)
         self._ready: deque[Mpz] = deque()
+        self.late = 0
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -166,7 +171,9 @@ class RandomnessPool:
                 # popleft is atomic: two threads never get the same value.
                 taken.append(self._ready.popleft())
             except IndexError:
-                return taken + self._source.draw(count - len(taken))
+                missing = count - len(taken)
+                self.late += missing
+                return taken + self._source.draw(missing)
         return taken
 
 

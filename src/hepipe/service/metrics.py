@@ -23,6 +23,10 @@ class Metrics:
         self.rows = Counter("hepipe_rows", "Rows predicted", ("model", "scheme"), registry=registry)
         self.rounds = Counter("hepipe_rounds", "Rounds with key holders", ("model",), registry=registry)
         self.replays = Counter("hepipe_replays", "Requests answered from a stored reply", registry=registry)
+        self.blindings = Counter(
+            "hepipe_blindings", "Blinding factors of results, made ahead or while a request waited", ("made",),
+            registry=registry,
+        )  # fmt: skip
         self.workers = Gauge("hepipe_workers_started", "Worker processes started so far", registry=registry)
 
     def text(self) -> bytes:

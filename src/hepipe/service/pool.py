@@ -1,4 +1,7 @@
-"""Worker processes: started by spawn, one job at a time each, killed when late, replaced when gone."""
+"""Worker processes: started by spawn, one job at a time each, killed when late, replaced when gone.
+
+Of the workers that are free, a job gets the one that has most ready for its key.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import json
 import multiprocessing
 import threading
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -17,6 +21,7 @@ from hepipe.errors import HepipeError, PeerLost
 from hepipe.protocol.pipe import ROUNDS, Channel
 from hepipe.schemes.frames import Kind, kind_of
 from hepipe.service import worker
+from hepipe.service.evaluators import Name
 from hepipe.service.problems import Refused, worker_error
 
 T = TypeVar("T")
@@ -25,11 +30,27 @@ Conversation = Callable[[Channel], Generator[bytes, bytes, T | HepipeError]]
 Ask = Callable[[bytes], Awaitable[bytes]]
 _SPAWN = multiprocessing.get_context("spawn")
 _MARGIN_S = 5.0
+_NOTED = 4096
+"""Keys of which the server remembers what a worker has ready for them; more than a worker keeps."""
 
 
 async def no_rounds(frame: bytes) -> bytes:
     """For conversations without a client."""
     raise PeerLost("a worker asks for a round where there is no client to answer")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A result, and where its blinding factors came from.
+
+    ready  how many the worker had left for this key
+    ahead  were made ahead for this evaluation, late: while it waited
+    """
+
+    frame: bytes
+    ready: int
+    ahead: int
+    late: int
 
 
 class WorkerProcess:
@@ -41,6 +62,18 @@ class WorkerProcess:
         self.process.start()
         theirs.close()
         self.channel = Channel(ours, worker.IDLE_S)
+        self._ready: OrderedDict[Name, int] = OrderedDict()
+
+    def note(self, name: Name, ready: int) -> None:
+        """Remember that it has an evaluator of this name, with so many blinding factors."""
+        self._ready[name] = ready
+        self._ready.move_to_end(name)
+        while len(self._ready) > _NOTED:
+            self._ready.popitem(last=False)
+
+    def ready(self, name: Name | None) -> int:
+        """What it had for this name when last used; -1 without an evaluator. It may have dropped or filled it since."""
+        return -1 if name is None else self._ready.get(name, -1)
 
     @property
     def alive(self) -> bool:
@@ -72,15 +105,20 @@ class Pool:
         """Have one worker ready, so that the first request does not wait for it."""
         await self.run(_without_rounds(_greet), seconds)
 
-    async def run(self, conversation: Conversation[T], seconds: float, ask: Ask = no_rounds) -> T:
+    async def run(
+        self, conversation: Conversation[T], seconds: float, ask: Ask = no_rounds, name: Name | None = None
+    ) -> T:
         """What ``conversation`` returns, with a worker of its own for as long as it lasts; an error of it is raised.
 
+        ``name`` is the evaluator that it will want: of the free workers, the one with most ready for it is taken.
         Refused (503) after ``seconds``, waiting for a worker included, or if the worker is gone. Then, and whenever a
         conversation does not come to its end, the worker is killed.
         """
         try:
-            async with asyncio.timeout(seconds), self._worker() as one:
+            async with asyncio.timeout(seconds), self._worker(name) as one:
                 result = await self._driven(conversation(one.channel), one, ask)
+                if name is not None and isinstance(result, Evaluated):
+                    one.note(name, result.ready)
         except TimeoutError as error:
             raise Refused("deadline", f"not done within {seconds:g} s: ask again, or with fewer rows", 1) from error
         except PeerLost as error:
@@ -123,9 +161,12 @@ class Pool:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     @asynccontextmanager
-    async def _worker(self) -> AsyncIterator[WorkerProcess]:
+    async def _worker(self, name: Name | None) -> AsyncIterator[WorkerProcess]:
         async with self._free:
-            one = self._idle.pop() if self._idle else None
+            # Among equals the one that was used last, whose caches are warm.
+            one = max(reversed(self._idle), key=lambda each: each.ready(name), default=None)
+            if one is not None:
+                self._idle.remove(one)
             if one is not None and not one.alive:
                 self._end(one)
                 one = None
@@ -213,10 +254,11 @@ def check_key(data: bytes) -> Conversation[dict[str, Any]]:
     return _without_rounds(talk)
 
 
-def evaluate(job: dict[str, Any], bundle: bytes, frame: bytes) -> Conversation[bytes]:
-    """The conversation that evaluates: the frame of the result, or the worker's error."""
+def evaluate(job: dict[str, Any], bundle: bytes, frame: bytes) -> Conversation[Evaluated]:
+    """The conversation that evaluates: the result, or the worker's error."""
 
-    def talk(channel: Channel) -> Generator[bytes, bytes, bytes | HepipeError]:
+    def talk(channel: Channel) -> Generator[bytes, bytes, Evaluated | HepipeError]:
+        stock = {"ready": 0, "ahead": 0, "late": 0}
         channel.send(json.dumps(job | {"task": "evaluate"}).encode())
         channel.send(frame)
         while kind_of(message := channel.receive()) != Kind.TENSOR:
@@ -226,7 +268,9 @@ def evaluate(job: dict[str, Any], bundle: bytes, frame: bytes) -> Conversation[b
                 channel.send((yield message))
             else:
                 fields = json.loads(message)
-                return worker_error(fields["error"], fields["detail"])
-        return message
+                if "error" in fields:
+                    return worker_error(fields["error"], fields["detail"])
+                stock = {name: int(fields[name]) for name in stock}
+        return Evaluated(message, **stock)
 
     return talk

@@ -28,7 +28,7 @@ def core_of(request: Request) -> Core:
     return core
 
 
-def tenant_of(
+async def tenant_of(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ) -> Tenant:
     """Who asks; Refused (401)."""

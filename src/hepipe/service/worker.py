@@ -1,7 +1,8 @@
 """A process that checks keys and evaluates: whatever a peer's bytes do to it, it does to this process alone.
 
 The server talks to it over a pipe, in bytes: a job as JSON, then the bytes it is about. A worker asks for a model it
-has not seen, relays rounds as frames, and ends with a frame, or with a JSON object for an error or a checked key.
+has not seen, relays rounds as frames, says as JSON what it took from a pool, and ends with a frame, or with a JSON object
+for an error or a checked key. Between jobs it fills pools, a value at a time.
 """
 
 from __future__ import annotations
@@ -20,15 +21,19 @@ from hepipe.models.bundle import Bundle, unpack
 from hepipe.protocol.link import Link
 from hepipe.protocol.parties import Server, registered
 from hepipe.protocol.pipe import Channel, PipeLink
-from hepipe.schemes.base import CipherTensor, FloatArray
-from hepipe.schemes.wire import parameter_fields
+from hepipe.schemes.base import CipherTensor, FloatArray, PublicBundle
+from hepipe.schemes.frames import split
+from hepipe.schemes.wire import parameter_fields, unpack_keys
+from hepipe.service.evaluators import Evaluators
 from hepipe.service.keys import read_key
 from hepipe.service.uploads import check_upload
 
 IDLE_S = 86_400.0 * 365
 NEED_MODEL = b"model?"
-_KEPT = 16
-"""Evaluators, each with one tenant's keys, and models that a worker keeps ready."""
+_MODELS = 16
+"""That a worker keeps ready."""
+_QUIET_S = 0.02
+"""Without a job, before a worker begins to fill pools: the next one of a busy server comes sooner."""
 _REFUSED = "the evaluation was refused: this tensor is not what the plan describes"
 
 
@@ -38,10 +43,18 @@ def run(connection: Connection, round_s: float, allow_insecure: bool) -> None:
         signal.signal(number, signal.SIG_IGN)
     channel, worker = Channel(connection, round_s), Worker(allow_insecure)
     try:
-        while job := channel.receive(IDLE_S):
+        while job := _next_job(channel, worker.evaluators):
             channel.send(worker.answer(json.loads(job), channel))
     except PeerLost:
         return
+
+
+def _next_job(channel: Channel, evaluators: Evaluators) -> bytes:
+    """The next job; pools are filled until it comes, so it waits for one power at most."""
+    quiet_s = _QUIET_S
+    while not channel.waiting(quiet_s) and evaluators.fill_one():
+        quiet_s = 0.0
+    return channel.receive(IDLE_S)
 
 
 class Worker:
@@ -50,7 +63,7 @@ class Worker:
     def __init__(self, allow_insecure: bool) -> None:
         self._allow_insecure = allow_insecure
         self._models: OrderedDict[str, Bundle] = OrderedDict()
-        self._servers: OrderedDict[tuple[str, str], Server] = OrderedDict()
+        self.evaluators = Evaluators()
 
     def answer(self, job: dict[str, Any], channel: Channel) -> bytes:
         """The last message of a job: a result, or an error by its name."""
@@ -74,25 +87,36 @@ class Worker:
         frame = channel.receive()
         model = self._model(job["model"], channel)
         server = self._server(job, model)
-        return evaluated(server, frame, model.model.profile.input_bound, job["parameters"], PipeLink(channel))
+        before = _stock(server)
+        reply = evaluated(server, frame, model.model.profile.input_bound, job["parameters"], PipeLink(channel))
+        ready, late = _stock(server)
+        channel.send(_json({"ready": ready, "ahead": before[0] - ready, "late": late - before[1]}))
+        return reply
 
     def _model(self, digest: str, channel: Channel) -> Bundle:
         if digest not in self._models:
             channel.send(NEED_MODEL)
             self._models[digest] = unpack(channel.receive())
-        _trim(self._models, digest)
+        self._models.move_to_end(digest)
+        while len(self._models) > _MODELS:
+            self._models.popitem(last=False)
         return self._models[digest]
 
     def _server(self, job: dict[str, Any], model: Bundle) -> Server:
         name = (job["model"], job["key"])
-        if name not in self._servers:
-            bundle = registered(read_key(Path(job["key"])), allow_insecure=self._allow_insecure)
+        server = self.evaluators.get(name)
+        if server is None:
+            data = read_key(Path(job["key"]))
+            bundle = self._stored(data)
             if parameter_fields(bundle.parameters) != job["parameters"]:
                 raise KeyMismatch("this key has other parameters than the plan: make keys for this model's profile")
             server = Server(model.model, bundle, model.settings.policy, allow_insecure=self._allow_insecure)
-            self._servers[name] = server
-        _trim(self._servers, name)
-        return self._servers[name]
+            self.evaluators.add(name, server, len(data))
+        return server
+
+    def _stored(self, data: bytes) -> PublicBundle:
+        """The keys of a file: its name is the digest of an upload whose proof was verified, which is not done again."""
+        return unpack_keys(split(data)[0], allow_insecure=self._allow_insecure)
 
 
 def evaluated(server: Server, frame: bytes, limits: FloatArray, parameters: dict[str, Any], link: Link) -> bytes:
@@ -114,11 +138,9 @@ def evaluated(server: Server, frame: bytes, limits: FloatArray, parameters: dict
     return server.pack(y)
 
 
-def _trim(kept: OrderedDict[Any, Any], used: Any) -> None:
-    """Drop what was not used for longest."""
-    kept.move_to_end(used)
-    while len(kept) > _KEPT:
-        kept.popitem(last=False)
+def _stock(server: Server) -> tuple[int, int]:
+    """Blinding factors that are ready, and those that were drawn too late so far."""
+    return (0, 0) if server.pool is None else (len(server.pool), server.pool.late)
 
 
 def _check_input(x: CipherTensor, parameters: dict[str, Any], features: int) -> None:
