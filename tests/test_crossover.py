@@ -30,7 +30,7 @@ def measured(scheme: str, ms: float, rounds: int, up: int, down: int) -> Measure
         scheme=scheme, policy="polynomial", security_bits=128, insecure=False, reveals="scores", levels=1,
         rounds=rounds, parameters={}, metric_clear=1.0, metric_encrypted=1.0, agreement=1.0, disagreements=(0, 0),
         p_value=1.0, errors=ErrorBudget(0.0, 0.0, 0.0), keygen_ms=1.0, offline_ms=0.0, one=timing, batch=timing,
-        bytes_up=up, bytes_down=down, key_bytes=1, slots=1,
+        bytes_up=up, bytes_down=down, one_bytes=(2048, 1024), key_bytes=1, slots=1,
     )  # fmt: skip
 
 

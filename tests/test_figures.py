@@ -39,7 +39,8 @@ def measured(scheme: str, cost: float, insecure: bool = False) -> Measurement:
         reveals="scores", levels=1, rounds=2 * (scheme == "paillier"), parameters={}, metric_clear=0.85,
         metric_encrypted=0.85, agreement=1.0, disagreements=(0, 0), p_value=1.0,
         errors=ErrorBudget(0.03, 4e-7 * (scheme != "clear"), 9e-7), keygen_ms=1.0, offline_ms=0.0, one=timing,
-        batch=replace(timing, samples=64), bytes_up=10_000, bytes_down=2000, key_bytes=300, slots=64,
+        batch=replace(timing, samples=64), bytes_up=10_000, bytes_down=2000, one_bytes=(2048, 1024), key_bytes=300,
+        slots=64,
     )  # fmt: skip
 
 

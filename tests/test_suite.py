@@ -34,7 +34,8 @@ def measured(scheme: str, quality: float, rows: int, one: float = 8.0, **fields:
     return Measurement(
         scheme=scheme, parameters={}, disagreements=(0, 0), p_value=1.0,
         errors=ErrorBudget(0.0, 1e-7, 2e-7), keygen_ms=1.0, offline_ms=0.0, one=Timing(1, phases),
-        batch=Timing(rows, phases), bytes_up=2048, bytes_down=1024, key_bytes=300, slots=64, **given | fields,
+        batch=Timing(rows, phases), bytes_up=2048, bytes_down=1024, one_bytes=(2048, 1024), key_bytes=300, slots=64,
+        **given | fields,
     )  # fmt: skip
 
 

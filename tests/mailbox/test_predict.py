@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import hepipe
 from hepipe.errors import KeyMismatch, MalformedFrame, PeerLost, Unsupported
 from hepipe.protocol.parties import Client
 from hepipe.schemes.clear import ClearScheme
@@ -157,3 +158,14 @@ def test_a_key_that_the_mailbox_lost_is_left_again(box_on: Callable[[str], Box])
         box.store().delete([f"{KEYS}/{client.public().key_id}"])
         found = client.decrypt(server.evaluate(client.encrypt(ROWS)))
     assert np.abs(found - clear("linear")).max() <= server.plan("paillier").error_bound
+
+
+def test_compare_measures_a_mailbox_like_any_server(box: Box) -> None:
+    with box.working():
+        remote = box.server("square")
+        compared = hepipe.compare(
+            made("square"), ROWS, schemes="paillier,ckks", repeats=1, progress="off", security_bits=0, server=remote
+        )
+    assert [item.agreement for item in compared.measurements] == [1.0, 1.0]
+    assert [item.rounds for item in compared.measurements] == [1, 0]
+    assert (box.left(), box.store().list(KEYS)) == (set(), set())

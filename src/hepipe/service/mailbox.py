@@ -127,6 +127,12 @@ class MailboxServer:
                 raise KeyMismatch(f"the mailbox holds other keys as {bundle.key_id[:8]}: make new keys")
         self._clients[bundle.key_id] = client
 
+    def unregister(self, client: Client) -> None:
+        """Take a client's keys out of the mailbox; harmless if they are not there."""
+        key_id = client.public().key_id
+        self._clients.pop(key_id, None)
+        self._store.delete([f"{KEYS}/{key_id}"])
+
     def evaluate(self, x: CipherTensor, link: Link | None = None) -> CipherTensor:
         """The encrypted scores; ``link`` (client.link()) where the plan needs rounds. Leaves nothing behind.
 

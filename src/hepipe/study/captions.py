@@ -83,7 +83,8 @@ def footer(dataset: Dataset | None, *comparisons: Compared) -> str:
             f"Security: {_security(measured)}",
             f"Data: {data_text(dataset)}. {_samples(comparisons)}",
             f"Timed: {_repeats(measured)} after one warm-up, medians; 1 thread, both parties on one machine. 'one' is "
-            "a query of one row; 'batch' is one query of all rows, in ms per row. Keys and tables exist before.",
+            "a query of one row; 'batch' is one query of all rows, in ms per row. Keys and tables exist before."
+            + _elsewhere(measured),
             "Counted: every byte of frames and rounds of a batch, parsed and checked ('wire'); public keys apart. "
             + _networks(),
         ]
@@ -126,6 +127,12 @@ def counted(count: int, noun: str) -> str:
 def _repeats(measured: Sequence[Measurement]) -> str:
     counts = sorted({len(item.batch.totals) for item in measured})
     return " and ".join(map(str, counts)) + (" repeat" if counts == [1] else " repeats")
+
+
+def _elsewhere(measured: Sequence[Measurement]) -> str:
+    if not any(item.elsewhere for item in measured):
+        return ""
+    return " Server elsewhere: 'wire' is all that lies between, its evaluation included, as the client sees it."
 
 
 def _networks() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,18 +13,21 @@ import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, r2_score
 
-from hepipe.errors import ShapeMismatch
+from hepipe.errors import ShapeMismatch, Unsupported
 from hepipe.models.logistic import clear_scores
-from hepipe.protocol.parties import Client, Server
+from hepipe.protocol.parties import Client
 from hepipe.schemes.base import CipherTensor, FloatArray
 from hepipe.schemes.clear import ClearScheme
 from hepipe.schemes.parameters import ClearParameters
 from hepipe.study.measure import ErrorBudget, Measurement, Stopwatch, Timing
-from hepipe.study.plan import Plan, plan
+from hepipe.study.plan import plan
 from hepipe.study.progress import steps
+from hepipe.study.queries import Elsewhere, Found, Here, Parties, There
 from hepipe.study.tables import closing_table
 
 ProgressMode = Literal["auto", "off"]
+REMOTE = ", server elsewhere"
+"""Follows the name of a model that another process evaluated."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +54,14 @@ def compare(
     security_bits: int = 128,
     precision_bits: float | None = None,
     progress: ProgressMode = "auto",
+    server: Elsewhere | None = None,
 ) -> Comparison:
     """Predict X under each scheme and policy ``repeats`` times after a warm-up, the first row alone and all as a batch.
 
     schemes, policies  sequences, or one comma-separated string as notebooks pass them
     y                  true targets, for accuracy (classification) or R2 (regression); None leaves both NaN
+    server             a RemoteServer or MailboxServer that evaluates ``model`` in place of this process. The plans are
+                       its own; Unsupported for one with another policy, less security or less precision than wanted
 
     Every query travels through frames, so that packing and parsing are counted. Nothing is pre-computed in the timed
     phases; ``offline_ms`` says how much of them could be.
@@ -66,84 +73,79 @@ def compare(
         )
     cases = [(scheme, policy) for scheme in _names(schemes) for policy in _names(policies)]
     measurements = []
+    wanted = {"precision_bits": precision_bits, "security_bits": security_bits}
     for scheme, policy in steps(cases, "compare", progress, ", ".join):
-        planned = plan(model, scheme, rows, policy, precision_bits=precision_bits, security_bits=security_bits)
-        measurements.append(_measure(model, planned, X, y, repeats))
+        planned: Any
+        if server is None:
+            planned = plan(model, scheme, rows, policy, **wanted)  # type: ignore[arg-type]
+        else:
+            planned = _published(server, scheme, rows, policy, **wanted)  # type: ignore[arg-type]
+        measurements.append(_measure(model, planned, server, X, y, repeats))
     metric = "accuracy" if model.profile.kind == "classification" else "R2"
-    return Comparison(model.name, metric, rows, measurements)
+    return Comparison(model.name + REMOTE * (server is not None), metric, rows, measurements)
+
+
+def _published(
+    server: Elsewhere, scheme: str, rows: int, policy: str, precision_bits: float | None, security_bits: int
+) -> Any:
+    """A server's own plan, if it gives what is wanted."""
+    planned, most = server.plan(scheme), math.inf if precision_bits is None else 2.0**-precision_bits
+    for given, fits in (
+        (f"policy {planned.policy!r}", planned.policy == policy),
+        (f"{planned.samples} rows at once", planned.samples >= rows),
+        (f"{planned.security_bits} bits of security", planned.security_bits >= security_bits),
+        (f"an error of {planned.error_bound:g}", planned.error_bound <= most),
+    ):
+        if not fits:
+            raise Unsupported(f"the server plans for {given}, which is not what is wanted here: export the model anew")
+    return planned
 
 
 def _names(given: Sequence[str] | str) -> list[str]:
     return [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
 
 
-def _measure(model: Any, planned: Plan, X: Any, y: Any, repeats: int) -> Measurement:
-    keygen, offline = Stopwatch(), Stopwatch()
+def _measure(model: Any, planned: Any, server: Elsewhere | None, X: Any, y: Any, repeats: int) -> Measurement:
+    keygen = Stopwatch()
     with keygen("keygen"):
-        client = Client(planned)
-        server = Server(model, client.public_bytes(), planned.policy, allow_insecure=True)
-    one = batch = Stopwatch()
-    for watch in (Stopwatch(), *[one] * repeats):  # the first is the warm-up
-        scores, traffic, result = _query(client, server, X[:1], watch)
-    if len(X) > 1:  # a batch of one row has just been measured
-        batch = Stopwatch()
-        for watch in (Stopwatch(), *[batch] * repeats):
-            scores, traffic, result = _query(client, server, X, watch)
-    with offline("pools"):
-        ahead = _fill(planned, client, server, model)
+        parties = Here(model, planned) if server is None else There(server, planned)
+    try:
+        one = batch = _repeated(parties, X[:1], repeats)
+        if len(X) > 1:  # a batch of one row has just been measured
+            batch = _repeated(parties, X, repeats)
+        offline_ms = parties.offline_ms()
+    finally:
+        parties.close()
+    (first, alone), (found, together) = one, batch
+    scores = found.scores
     reference = clear_scores(model, X, planned.policy, selects=planned.parameters.name == "paillier")
     exact_scores = model.exact(X) if hasattr(model, "exact") else reference
     errors = ErrorBudget(
         approximation_error=float(np.abs(reference - exact_scores).max()),
         scheme_error=float(np.abs(scores - reference).max()),
         bound=planned.error_bound,
-        exact_integers=_equals_integer_reference(model, planned, client, result, X),
+        exact_integers=_equals_integer_reference(model, planned, parties.client, found.result, X),
     )
     quality = _quality(model, exact_scores, scores, y, planned.error_bound)
     return Measurement(
         scheme=planned.parameters.name, policy=planned.policy, security_bits=planned.security_bits,
-        insecure=planned.parameters.insecure, reveals=planned.reveals, levels=planned.levels, rounds=traffic[2],
+        insecure=planned.parameters.insecure, reveals=planned.reveals, levels=planned.levels, rounds=found.rounds,
         parameters=dataclasses.asdict(planned.parameters), errors=errors, **quality,
-        keygen_ms=keygen.times["keygen"][0], offline_ms=offline.times["pools"][0] if ahead else 0.0,
-        one=Timing(1, one.times), batch=Timing(len(scores), batch.times), bytes_up=traffic[0], bytes_down=traffic[1],
-        key_bytes=planned.key_bytes, slots=planned.parameters.slots, operations=planned.operations,
+        keygen_ms=keygen.times["keygen"][0], offline_ms=offline_ms, one=Timing.of(1, alone),
+        batch=Timing.of(len(scores), together), bytes_up=found.bytes_up, bytes_down=found.bytes_down,
+        one_bytes=(first.bytes_up, first.bytes_down), key_bytes=planned.key_bytes, slots=planned.parameters.slots,
+        operations=getattr(planned, "operations", {}),  # which a server elsewhere does not publish
     )  # fmt: skip
 
 
-def _query(
-    client: Client, server: Server, X: Any, watch: Stopwatch
-) -> tuple[FloatArray, tuple[int, int, int], CipherTensor]:
-    """One prediction from raw rows to scores, with (bytes up, bytes down, rounds) and the encrypted result."""
-    link = client.link()
-    with watch("encrypt"):
-        x = client.encrypt(X)
-    with watch("upload"):
-        request = client.pack(x)
-        x = server.unpack(request)
-    with watch("evaluate"):
-        y = server.forward(x, link)
-    with watch("rerandomize"):
-        y = server.rerandomize(y)
-    with watch("download"):
-        reply = server.pack(y)
-        y = client.unpack(reply)
-    with watch("decrypt"):
-        scores = client.decrypt(y)
-    seen = link.transcript
-    return scores, (len(request) + seen.bytes_up, len(reply) + seen.bytes_down, seen.rounds), y
+def _repeated(parties: Parties, X: Any, repeats: int) -> tuple[Found, Stopwatch]:
+    watch = Stopwatch()
+    for each in (Stopwatch(), *[watch] * repeats):  # the first is the warm-up
+        found = parties.query(X, each)
+    return found, watch
 
 
-def _fill(planned: Plan, client: Client, server: Server, model: Any) -> bool:
-    """Make ahead the randomness that one batch takes; False where the scheme has none to make."""
-    if planned.parameters.name != "paillier":
-        return False
-    operations = planned.operations
-    client.fill(operations["encrypt"])
-    server.fill(operations["rerandomize"] + operations.get("mask", 0))
-    return True
-
-
-def _equals_integer_reference(model: Any, planned: Plan, client: Client, result: CipherTensor, X: Any) -> bool | None:
+def _equals_integer_reference(model: Any, planned: Any, client: Client, result: CipherTensor, X: Any) -> bool | None:
     """Whether Paillier's integers are those of the same circuit on plain integers; None for other schemes."""
     given = planned.parameters
     if given.name != "paillier":

@@ -329,6 +329,7 @@ def _phases(timing: Timing, name: str) -> list[tuple[float, float, float] | None
         return [*(None for _ in STAGES), whole]
     parts: list[tuple[float, float, float] | None] = []
     for phases in STAGES.values():
-        times = np.sum([timing.phases[phase] for phase in phases], axis=0) / timing.samples
-        parts.append((float(np.median(times)), float(times.min()), float(times.max())))
+        known = [timing.phases[phase] for phase in phases if phase in timing.phases]
+        times = np.sum(known, axis=0) / timing.samples
+        parts.append((float(np.median(times)), float(times.min()), float(times.max())) if known else None)
     return [*parts, whole]

@@ -17,6 +17,10 @@ from typing import Any
 
 PHASES = ("encrypt", "upload", "evaluate", "rerandomize", "download", "decrypt")
 """In the order in which a query goes through them; upload and download are the packing and strict parsing of frames."""
+REQUEST = "request"
+"""Stands for all phases between the first and the last where the server is elsewhere."""
+ANSWERS = "answers"
+"""The client's half of the rounds, which lies within "evaluate" or "request"."""
 _PACKAGES = ("hepipe", "tenseal", "phe", "gmpy2", "numpy", "scikit-learn", "pandas", "torch")
 
 
@@ -36,10 +40,20 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of each phase over the repeats, for ``samples`` rows at once."""
+    """Milliseconds of each phase over the repeats, for ``samples`` rows at once.
+
+    answers  of "evaluate" or "request", what the client's half of the rounds took
+    """
 
     samples: int
     phases: dict[str, list[float]]
+    answers: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, samples: int, watch: Stopwatch) -> Timing:
+        """What a stopwatch has filed."""
+        phases = {phase: times for phase, times in watch.times.items() if phase != ANSWERS}
+        return cls(samples, phases, watch.times.get(ANSWERS, []))
 
     def median(self, phase: str) -> float:
         """Median of one phase, in ms for all samples together."""
@@ -93,7 +107,15 @@ class Network:
 
     def transfer_ms(self, rounds: int, bytes_up: int, bytes_down: int) -> float:
         """Modelled time on the wire: one round trip for the query itself, one a round, and the bytes."""
-        return (rounds + 1) * self.rtt_ms + 8e-3 * (bytes_up / self.up_mbit + bytes_down / self.down_mbit)
+        return self.trips_ms(rounds) + self.bytes_ms(bytes_up, bytes_down)
+
+    def trips_ms(self, rounds: int) -> float:
+        """Of that the round trips."""
+        return (rounds + 1) * self.rtt_ms
+
+    def bytes_ms(self, bytes_up: int, bytes_down: int) -> float:
+        """Of that the bytes."""
+        return 8e-3 * (bytes_up / self.up_mbit + bytes_down / self.down_mbit)
 
 
 NETWORKS = (
@@ -105,7 +127,10 @@ NETWORKS = (
 
 @dataclass(frozen=True)
 class Measurement:
-    """One scheme under one policy: what the plan said, what came out, what it cost."""
+    """One scheme under one policy: what the plan said, what came out, what it cost.
+
+    bytes_up, bytes_down  of the batch; one_bytes, up and down, of the query of one row
+    """
 
     scheme: str
     policy: str
@@ -127,9 +152,15 @@ class Measurement:
     batch: Timing
     bytes_up: int
     bytes_down: int
+    one_bytes: tuple[int, int]
     key_bytes: int
     slots: int
     operations: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the server was in another process, so that its phases were timed as one."""
+        return REQUEST in self.batch.phases
 
     def network_ms(self, network: Network) -> float:
         """Modelled latency of the batch: compute + rounds * RTT + bytes / bandwidth."""
