@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from hepipe.protocol.parties import Client
 from hepipe.schemes.frames import Kind, parse
 from hepipe.service.inference import LENGTH_HEADER, Binding, pack_request, unpack_response
 from hepipe.service.problems import Refused
+from hepipe.service.run import Address, _bound
 from hepipe.service.tenants import add_tenant
 from served_models import FRAME, made
 from service.conftest import SAMPLES, TESTS, Running, export, wait_for
@@ -284,3 +286,21 @@ def test_a_server_that_cannot_start_ends(tmp_path: Path) -> None:
     ended = subprocess.run(words, capture_output=True, timeout=120, check=False)
     assert ended.stdout == b""
     assert b"not done within 0.05 s" in ended.stderr
+
+
+def test_answers_do_not_wait_for_the_client_to_acknowledge_their_head() -> None:
+    """asyncio sets TCP_NODELAY on what a listener accepts if the listener names TCP, and only then."""
+    assert asyncio.run(_nodelay(_bound(Address(port=0))))
+
+
+async def _nodelay(listener: sockets.socket) -> int:
+    found = asyncio.get_running_loop().create_future()
+
+    async def accepted(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        found.set_result(writer.get_extra_info("socket").getsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY))
+        writer.close()
+
+    async with await asyncio.start_server(accepted, sock=listener):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.close()
+        return await found
