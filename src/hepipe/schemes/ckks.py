@@ -154,7 +154,7 @@ class CkksEvaluator(Ledger):
         return self._zero(x.level - 1) if total is None else self._rescaled(self._finished(total, x.level + 1), x.level)
 
     def _weighted_sum(self, columns: Sequence[Any], plains: Sequence[Any]) -> Any:
-        """None for a sum of nothing or of what cancels, which SEAL refuses: an encryption of zero looks like any result."""
+        """None for a sum of nothing or of what cancels, which SEAL refuses: fresh zeros look like any result."""
         terms = [(c, p) for c, p in zip(columns, plains, strict=True) if not p.is_zero()]
         if not terms:
             return None

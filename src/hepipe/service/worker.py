@@ -1,8 +1,8 @@
 """A process that checks keys and evaluates: whatever a peer's bytes do to it, it does to this process alone.
 
 The server talks to it over a pipe, in bytes: a job as JSON, then the bytes it is about. A worker asks for a model it
-has not seen, relays rounds as frames, says as JSON what it took from a pool, and ends with a frame, or with a JSON object
-for an error or a checked key. Between jobs it fills pools, a value at a time.
+has not seen, relays rounds as frames, says as JSON what it took from a pool, and ends with a frame, or with a JSON
+object for an error or a checked key. Between jobs it fills pools, a value at a time.
 """
 
 from __future__ import annotations
