@@ -14,11 +14,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gmpy2
 import numpy as np
 import pytest
 
-from hepipe.errors import HepipeError, InsecureParameters, KeyMismatch, MalformedFrame, OutOfRange, Unsupported
+from hepipe.errors import (
+    HepipeError,
+    InsecureParameters,
+    KeyMismatch,
+    MalformedFrame,
+    OutOfRange,
+    PeerLost,
+    Unsupported,
+)
+from hepipe.protocol.link import LocalLink
 from hepipe.schemes.base import FloatArray
+from hepipe.schemes.fixedpoint import to_fixed
 from hepipe.schemes.frames import Kind, kind_of
 from hepipe.schemes.secret import SecretKey
 from hepipe.training.checkpoint import MANIFEST, Checkpoint
@@ -122,13 +133,28 @@ def reachable(root: object) -> list[object]:
 
 
 def numbers_in(root: object) -> set[float]:
+    """Floats to 9 decimals, whole numbers as they are."""
     found: set[float] = set()
     for item in reachable(root):
         if isinstance(item, np.ndarray) and item.dtype.kind == "f":
             found.update(np.round(item.ravel(), 9).tolist())
         elif isinstance(item, float):
             found.add(round(item, 9))
+        elif isinstance(item, int | gmpy2.mpz):
+            found.add(int(item))
     return found
+
+
+def hidden(plan: TrainingPlan, rows: FloatArray) -> FloatArray:
+    """Rows with labels folded in, and the weights after each step, as they are and as they are iterated; both signs."""
+    path = trajectory(plan.descent, rows)
+    values = np.concatenate([part.ravel() for part in (rows, path, path / DOMAIN)])
+    return np.concatenate([values, -values])
+
+
+def whole(plan: TrainingPlan, values: FloatArray) -> set[int]:
+    """The same in fixed point, but for numbers so small that they may be a count."""
+    return {int(v) for v in to_fixed(values, int(plan.parameters.log_scale)) if abs(v) > 2**16}
 
 
 @pytest.mark.parametrize("way", ["ckks", "ckks, refreshed", "paillier, refreshed"])
@@ -139,26 +165,59 @@ def test_the_trainer_holds_no_row_no_label_no_weight_and_no_key(way: str) -> Non
     owner, trainer = parties(plan)
     frames = owner.encrypt(rows)
     trainer.receive(frames, owner.tag(rows))
-    secret = {*np.round(rows.ravel(), 9).tolist()}
-    for part in trajectory(plan.descent, rows):
-        secret |= {*np.round(part, 9).tolist(), *np.round(part / DOMAIN, 9).tolist()}
+    secret = {*np.round(hidden(plan, rows), 9).tolist(), *whole(plan, hidden(plan, rows))}
     for _ in trainer.run(owner.link()):
         assert not secret & numbers_in(trainer)
         assert not [item for item in reachable(trainer) if isinstance(item, SecretKey)]
     assert not [item for item in reachable(trainer) if type(item).__name__ == "Decryptor"]
-    assert secret & numbers_in([rows])  # the walk does find what is there
+    found = numbers_in([rows, gmpy2.mpz(min(whole(plan, rows.ravel())))])
+    assert len(secret & found) > rows.size  # the walk does find what is there
     assert [item for item in reachable(owner) if isinstance(item, SecretKey)]
 
 
-@pytest.mark.parametrize("way", ["clear", "ckks", "paillier"])
-def test_no_message_holds_a_row_in_the_clear_where_it_is_encrypted(way: str) -> None:
+def modulus(owner: Owner) -> int:
+    return int(owner._client.public().public.n)
+
+
+def shown(plan: TrainingPlan, owner: Owner, values: FloatArray) -> list[bytes]:
+    """How numbers look in a message that does not hide them: doubles, or Paillier plaintexts bare or without r**n."""
+    forms = [struct.pack(order, value) for value in values for order in (">d", "<d")]
+    if plan.parameters.name == "paillier":
+        n, size = modulus(owner), plan.parameters.ciphertext_bytes(0)
+        bare = whole(plan, values)
+        forms += [v.to_bytes(size, "big") for m in bare for v in (m % n, (1 + m % n * n) % n**2)]
+    return forms
+
+
+@pytest.mark.parametrize("way", ["clear", "ckks", "ckks, refreshed", "paillier, refreshed"])
+def test_no_message_either_way_holds_a_row_or_a_weight_in_the_clear(way: str) -> None:
     scheme, descent, columns = WAYS[way]
     plan = plan_training(descent, columns, scheme, row_bound=4.0, security_bits=0)
     rows = rows_of(descent.rows, columns)
-    owner, _ = parties(plan)
-    sent = b"".join(owner.encrypt(rows))
-    shown = [struct.pack(order, value) in sent for value in rows.ravel() for order in (">d", "<d")]
-    assert any(shown) == (scheme == "clear")
+    owner, trainer = parties(plan)
+    messages = owner.encrypt(rows)
+    trainer.receive(list(messages))
+
+    def answer(request: bytes) -> bytes:
+        messages.extend([request, owner._client.answer(request)])
+        return messages[-1]
+
+    list(trainer.run(LocalLink(answer)))
+    messages.append(trainer.result())
+    assert len(messages) == len(plan.shapes) + 2 * plan.rounds + 1
+    sent, forms = b"".join(messages), shown(plan, owner, hidden(plan, rows))
+    assert any(form in sent for form in forms) == (scheme == "clear")
+
+
+@pytest.mark.parametrize("weakened", ["bare", "unblinded"])
+def test_the_search_in_messages_finds_plaintexts_of_paillier(weakened: str) -> None:
+    scheme, descent, columns = WAYS["paillier"]
+    plan, rows = plan_training(descent, columns, scheme, row_bound=4.0, security_bits=0), rows_of(4, 2)
+    owner = Owner(plan)
+    x = owner._client.encrypt(rows)
+    n, integers = modulus(owner), to_fixed(rows, int(plan.parameters.log_scale))
+    data = [[gmpy2.mpz(m % n if weakened == "bare" else 1 + m % n * n) for m in row] for row in integers.tolist()]
+    assert any(form in owner._client.pack(replace(x, data=data)) for form in shown(plan, owner, hidden(plan, rows)))
 
 
 def test_messages_have_one_shape_whatever_the_data() -> None:
@@ -351,6 +410,31 @@ def test_a_killed_training_goes_on_to_the_same_ciphertexts(tmp_path: Path, place
     assert trainer._state
     assert trainer._packed(trainer._state) == expected
     assert np.abs(weights - trajectory(planned().descent, rows)[-1]).max() < planned().error_estimate
+
+
+@pytest.mark.parametrize("way", ["ckks, refreshed Nesterov", "paillier, refreshed"])
+def test_a_training_that_lost_its_owner_in_a_round_goes_on_to_the_same_weights(tmp_path: Path, way: str) -> None:
+    scheme, descent, columns = WAYS[way]
+    plan = plan_training(descent, columns, scheme, row_bound=4.0, security_bits=0)
+    rows = rows_of(descent.rows, columns)
+    owner, trainer = parties(plan)
+    trainer.receive(owner.encrypt(rows))
+    answered: list[bytes] = []
+
+    def answer(request: bytes) -> bytes:
+        if len(answered) == 2:
+            raise PeerLost("the owner is gone")
+        answered.append(request)
+        return owner._client.answer(request)
+
+    with pytest.raises(PeerLost):
+        list(trainer.run(LocalLink(answer), Checkpoint(tmp_path)))
+    again = Trainer.resumed(plan, Checkpoint(tmp_path), allow_insecure=True)
+    assert again
+    assert 1 <= again.step == trainer.step < descent.steps
+    list(again.run(owner.link()))
+    error = np.abs(owner.weights(again.result()) - trajectory(plan.descent, rows)[-1]).max()
+    assert error <= plan.error_estimate
 
 
 def test_a_checkpoint_holds_ciphertexts_and_public_state_only(tmp_path: Path) -> None:
