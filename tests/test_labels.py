@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import types
 from functools import cache
 from typing import Any
 
@@ -22,6 +20,7 @@ from hepipe.schemes.parameters import ClearParameters
 from hepipe.schemes.registry import scheme_of
 from hepipe.schemes.secret import SecretKey
 from hepipe.training.labels import LabelsModel, labels_only
+from object_graph import floats, reachable
 
 PAY = Column("pay", -40.0, 60.0)
 SICK = Column("sick", 0.0, 1.0)
@@ -141,24 +140,6 @@ def test_the_trainer_holds_no_label_and_no_weight(scheme: str) -> None:
     assert not any(isinstance(item, SecretKey) for item in seen)
     assert floats(seen).isdisjoint(hidden)
     assert floats(reachable([y.to_numpy(), weights])) & hidden
-
-
-def reachable(root: object) -> list[object]:
-    seen, stack, found = set(), [root], []
-    while stack:
-        item = stack.pop()
-        code = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
-        if id(item) in seen or isinstance(item, code):
-            continue
-        seen.add(id(item))
-        found.append(item)
-        stack.extend(gc.get_referents(item))
-    return found
-
-
-def floats(items: list[object]) -> set[float]:
-    arrays = [item for item in items if isinstance(item, np.ndarray) and item.dtype == np.float64]
-    return {item for item in items if isinstance(item, float)} | {float(v) for a in arrays for v in a.ravel()}
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:

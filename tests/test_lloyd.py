@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
-import types
 from functools import cache
 from typing import Any
 
@@ -29,6 +27,7 @@ from hepipe.protocol.link import LocalLink
 from hepipe.schemes.frames import Frame, Kind, parse
 from hepipe.schemes.secret import SecretKey
 from hepipe.training.lloyd import Clustering, LloydPlan, LloydTrainer, PointsOwner, lloyd_plan
+from object_graph import floats, reachable
 
 SCHEMA = Schema((Column("a", -10.0, 10.0), Column("b", 0.0, 30.0)))
 SIZES = {"ckks": (600, 3, 4), "paillier": (8, 2, 2)}
@@ -123,24 +122,6 @@ def test_the_trainer_holds_no_point_no_centre_and_no_key(scheme: str) -> None:
     assert floats(seen).isdisjoint(hidden)
     assert floats(reachable([X, found])) & hidden
     assert any(isinstance(item, SecretKey) for item in reachable(owner)) or scheme == "ckks"
-
-
-def reachable(root: object) -> list[object]:
-    seen, stack, found = set(), [root], []
-    while stack:
-        item = stack.pop()
-        code = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
-        if id(item) in seen or isinstance(item, code):
-            continue
-        seen.add(id(item))
-        found.append(item)
-        stack.extend(gc.get_referents(item))
-    return found
-
-
-def floats(items: list[object]) -> set[float]:
-    arrays = [item for item in items if isinstance(item, np.ndarray) and item.dtype == np.float64]
-    return {item for item in items if isinstance(item, float)} | {float(v) for a in arrays for v in a.ravel()}
 
 
 def test_an_owner_keeps_no_point() -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import struct
-import types
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +37,7 @@ from hepipe.schemes.parameters import TEST_INSECURE_CKKS, TEST_INSECURE_PAILLIER
 from hepipe.schemes.registry import scheme_of
 from hepipe.schemes.secret import SecretKey
 from hepipe.study.plan import plan
+from object_graph import reachable
 
 LANE = dataclasses.replace(TEST_INSECURE_PAILLIER, lanes=1, lane_bits=1022, depth=3)
 SCHEME = PaillierScheme(LANE)
@@ -231,21 +230,6 @@ def test_a_server_s_request_shows_neither_level_nor_scale() -> None:
 
 
 # --- no secret at the server -----------------------------------------------------------------------------------------
-
-
-def reachable(root: object) -> list[object]:
-    """Every object that can be reached from ``root``, without wandering into modules, classes and their code."""
-    seen, stack, found = {id(found_by) for found_by in (None,)}, [root], []
-    while stack:
-        item = stack.pop()
-        if id(item) in seen or isinstance(
-            item, (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
-        ):
-            continue
-        seen.add(id(item))
-        found.append(item)
-        stack.extend(gc.get_referents(item))
-    return found
 
 
 def secrets_in(root: object, secret: Any) -> list[object]:

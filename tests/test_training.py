@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import signal
 import struct
 import subprocess
 import sys
-import types
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -37,6 +35,7 @@ from hepipe.training.descent import DOMAIN, Descent
 from hepipe.training.parties import Owner, Trainer
 from hepipe.training.plan import TrainingPlan, plan_training
 from hepipe.training.rehearsal import trajectory
+from object_graph import reachable
 from training_child import COLUMNS, ROWS, STEPS, planned
 
 
@@ -114,22 +113,6 @@ def test_the_transcript_counts_every_decryption_but_the_result_s() -> None:
 
 
 # --- who sees what ---------------------------------------------------------------------------------------------------
-
-
-def reachable(root: object) -> list[object]:
-    """Every object that can be reached from ``root``, without wandering into modules, classes and their code."""
-    seen: set[int] = set()
-    stack, found = [root], []
-    while stack:
-        item = stack.pop()
-        if id(item) in seen or isinstance(
-            item, (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
-        ):
-            continue
-        seen.add(id(item))
-        found.append(item)
-        stack.extend(gc.get_referents(item))
-    return found
 
 
 def numbers_in(root: object) -> set[float]:
