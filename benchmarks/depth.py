@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -29,7 +27,7 @@ from hepipe.models.mlp import mlp
 from hepipe.models.profile import Profile
 from hepipe.models.schema import Schema
 from hepipe.models.tree_profile import Binner
-from hepipe.study.measure import commit, machine
+from record import write
 
 REPEATS = 3
 COLUMNS = ["age", "totChol", "sysBP", "BMI", "glucose"]
@@ -151,10 +149,7 @@ def main() -> None:
     print(f"Tree of depth 4 on 5 columns and network 15-16-1 of squares, {data.source}, synthetic: {data.synthetic}")
     print("CPU time, one thread; ratio: against phe (tree) or TenSEAL's tutorial way (network) in this run\n")
     print(table.to_string(float_format=lambda value: f"{value:.4g}"))
-    out = Path("results/bench")
-    out.mkdir(parents=True, exist_ok=True)
-    record = {"data": data.sha256, "machine": machine(), "commit": commit(), "ways": table.to_dict("index")}
-    (out / "depth.json").write_text(json.dumps(record, indent=1) + "\n")
+    write("depth", data, ways=table.to_dict("index"))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,8 +22,8 @@ from sklearn.preprocessing import StandardScaler
 
 import hepipe
 from hepipe.models.logistic import clear_scores
-from hepipe.study.measure import commit, machine
 from hepipe.study.plan import Plan
+from record import write
 
 REPEATS = 5
 ROWS = {"phe": 4, "tenseal tutorial": 60}
@@ -149,10 +147,7 @@ def main() -> None:
     print(f"CHD logistic scores, {data.source}, synthetic: {data.synthetic}")
     print("ratio: rows per second against phe (Paillier) or TenSEAL's tutorial way (CKKS) in this run\n")
     print(table.to_string(float_format=lambda value: f"{value:.4g}"))
-    out = Path("results/bench")
-    out.mkdir(parents=True, exist_ok=True)
-    record = {"data": data.sha256, "machine": machine(), "commit": commit(), "ways": table.to_dict("index")}
-    (out / "scoring.json").write_text(json.dumps(record, indent=1) + "\n")
+    write("scoring", data, ways=table.to_dict("index"))
 
 
 if __name__ == "__main__":

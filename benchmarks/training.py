@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 # One thread for everyone; read by the libraries when they are imported.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
@@ -16,8 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 import hepipe
 from hepipe.study.learning import Quality, Rows, learn, training_plans, training_table, tutorial
-from hepipe.study.measure import commit, machine
 from hepipe.study.splits import split
+from record import write
 
 TUTORIAL_ROWS = 12
 """The tutorial's way takes one vector a row; its cost is the same for every row."""
@@ -42,11 +41,7 @@ def main() -> None:
     print(f"TenSEAL's tutorial way, ms a row: {baseline.encrypt_ms:.1f} to encrypt, {baseline.step_ms:.1f} a pass")
     print("times faster: a pass over all rows, both parties, against the tutorial's in this run\n")
     print(table.set_index("way").T.to_string(float_format=lambda value: f"{value:.4g}"))
-    out = Path("results/bench")
-    out.mkdir(parents=True, exist_ok=True)
-    record = {"data": data.sha256, "machine": machine(), "commit": commit(), "tutorial": vars(baseline)}
-    record["ways"] = json.loads(table.to_json(orient="records"))
-    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    write("training", data, tutorial=vars(baseline), ways=json.loads(table.to_json(orient="records")))
 
 
 if __name__ == "__main__":
