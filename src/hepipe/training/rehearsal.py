@@ -3,7 +3,9 @@
 Beyond its domain the polynomial of a sigmoid grows instead of saturating, and descent runs away without a sign of it in
 the ciphertexts. Norms alone bound |z| by max |row| |w|, which is too much to be of use: the largest whitened row of the
 CHD data has norm 15.5 and the optimum 1.8, a bound of 28, while |z| is 5 at most. So the owner runs the same circuit on
-the clear evaluator, steps * rows * columns multiplications, and sees the largest |z| itself.
+the clear evaluator, steps * rows * columns multiplications, and sees the largest |z| itself: no safe step size is
+refused and no unsafe one let pass. It takes less than encrypting the rows does: an owner of all rows saves no
+arithmetic by a trainer, with this check or without it.
 """
 
 from __future__ import annotations
