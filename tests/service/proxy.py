@@ -6,9 +6,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import threading
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import pytest
 
 from hepipe.service.client import RemoteServer
 from hepipe.service.inference import LENGTH_HEADER
+from relay import Change, Relay
 from service.conftest import Running, wait_for
 
 SITE = Path(__file__).with_name("nginx.conf")
@@ -35,49 +33,24 @@ class Conversation:
     down: bytearray = field(default_factory=bytearray)
 
 
-class Recorder:
-    """A relay on a port of this machine that writes down all it passes on to ``target``, before it does."""
+class Recorder(Relay):
+    """A relay that writes down all it passes on, before it does, each connection apart."""
 
-    def __init__(self, target: Callable[[], int]) -> None:
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
+    def __init__(self, port: int) -> None:
         self.conversations: list[Conversation] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(port, self._next, lambda number: _into(self.conversations[-1].down))
 
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                threading.Thread(target=self._connect, args=(near,), daemon=True).start()
-
-    def _connect(self, near: socket.socket) -> None:
-        try:
-            far = socket.create_connection(("127.0.0.1", self._target()))
-        except OSError:
-            near.close()
-            return
-        both = Conversation()
-        self.conversations.append(both)
-        back = threading.Thread(target=_pass_on, args=(far, near, both.down), daemon=True)
-        back.start()
-        _pass_on(near, far, both.up)
-        back.join()
-        near.close()
-        far.close()
+    def _next(self, number: int) -> Change:
+        self.conversations.append(Conversation())
+        return _into(self.conversations[-1].up)
 
 
-def _pass_on(source: socket.socket, sink: socket.socket, written: bytearray) -> None:
-    """Bytes of one direction until its end, which is passed on too."""
-    with suppress(OSError):
-        while data := source.recv(1 << 16):
-            written += data
-            sink.sendall(data)
-    with suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
+def _into(written: bytearray) -> Change:
+    def change(data: bytes) -> bytes:
+        written.extend(data)
+        return data
+
+    return change
 
 
 class Nginx:
@@ -138,9 +111,9 @@ class Proxied:
     nginx: Nginx = field(init=False)
 
     def __post_init__(self) -> None:
-        self.inner = Recorder(lambda: int(self.server.url.rpartition(":")[2]))
+        self.inner = Recorder(int(self.server.url.rpartition(":")[2]))
         self.nginx = Nginx(self.folder, self.inner.port)
-        self.outer = Recorder(lambda: self.nginx.port)
+        self.outer = Recorder(self.nginx.port)
 
     @property
     def url(self) -> str:
