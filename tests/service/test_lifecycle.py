@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket as sockets
 import subprocess
@@ -37,7 +38,7 @@ Make = Callable[..., Running]
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server that these tests hurt one after another, and that each of them leaves at work."""
-    server = Running(tmp_path_factory.mktemp("life"), ("workers=1", "round_workers=1", "round_s=5", "body_s=3"))
+    server = Running(tmp_path_factory.mktemp("life"), ("workers=1", "round_workers=1", "round_s=8", "body_s=5"))
     export(server.folder / "models", "linear", "powers")
     server.tokens = {
         name: add_tenant(server.folder / "tokens", name, name == "root") for name in ("alice", "bob", "root")
@@ -251,8 +252,8 @@ def test_rows_and_requests_beyond_their_budgets_are_refused_also_after_a_restart
 
 
 def test_a_restart_keeps_keys_and_models(life: Running) -> None:
-    remote = life.remote("linear")
-    client = remote.client("ckks")
+    remote, powers = life.remote("linear"), life.remote("powers")
+    client, patient = remote.client("ckks"), powers.client("paillier")
     assert right(client, remote)
     with life.http() as http:
         keys, models = (http.get(f"/v2/hepipe/{name}").json() for name in ("keys", "models"))
@@ -263,18 +264,36 @@ def test_a_restart_keeps_keys_and_models(life: Running) -> None:
         with life.http() as http:
             assert http.get("/v2/hepipe/keys").json() == keys
             assert http.get("/v2/hepipe/models").json() == models
-        assert right(client, remote)  # the same client goes on, over a new connection
+        assert right(client, remote)  # the same clients go on, over new connections, with rounds and without
+        assert right(patient, powers, "powers")
         assert life.log.read_text().count("PUT") == uploads
 
 
 def test_a_stop_finishes_what_runs_and_takes_nothing_new(life: Running) -> None:
-    client = life.remote("powers").client("paillier")
-    with conversation(life, client) as (socket, frame):
+    """Rounds in their middle, and a request without rounds of which the last byte has not come yet."""
+    client, other = life.remote("powers").client("paillier"), life.remote("linear").client("ckks")
+    body, length = pack_request(other.pack(other.encrypt(X)), Binding("", "stop", 1))
+    head = (
+        f"POST /v2/models/linear/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {life.tokens['alice']}\r\n"
+        f"{LENGTH_HEADER}: {length}\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with (
+        conversation(life, client) as (socket, frame),
+        sockets.create_connection(("127.0.0.1", int(life.url.rpartition(":")[2])), timeout=30) as raw,
+    ):
+        raw.sendall(head.encode() + body[:-1])
+        assert raw.recv(4096).startswith(b"HTTP/1.1 100 ")  # it is being answered
         life.process.send_signal(signal.SIGTERM)
         wait_for(lambda: not listens(life))
+        raw.sendall(body[-1:])
         scores = finish(socket, client, frame)
         assert json.loads(socket.recv(30))["parameters"]["seq"] == 1
+        answer = b"".join(iter(lambda: raw.recv(1 << 16), b""))
     assert np.abs(scores - clear_scores(made("powers"), X)).max() < 2.0**-7
+    top, _, reply = answer.partition(b"\r\n\r\n")
+    assert top.startswith(b"HTTP/1.1 200 "), answer
+    result, _ = unpack_response(reply, re.search(rf"{LENGTH_HEADER}: (\d+)", top.decode(), re.IGNORECASE)[1])
+    assert np.abs(other.decrypt(other.unpack(result)) - clear_scores(made("linear"), X)).max() < 2.0**-7
     assert life.process.wait(30) in (0, -signal.SIGTERM)
     assert life.workers() == []
 
