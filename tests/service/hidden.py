@@ -89,7 +89,7 @@ def ring_key(client: Client) -> set[bytes]:
 
 
 def plaintexts(client: Client, passed: list[Exchange]) -> set[bytes]:
-    """What every ciphertext that passed decrypts to, inputs in their lanes and masked values among them."""
+    """What the ciphertexts of requests and results decrypt to: inputs in their lanes, scores, a blinded leaf."""
     key, parameters = client._keys.secret.to_phe(), client.public().parameters
     width, found = parameters.ciphertext_bytes(0), set()
     for frame in (each for one in passed for each in frames(one)):
