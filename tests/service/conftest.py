@@ -118,7 +118,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from service import odd_models, proxy, test_tls  # they need this module
 
     behind, outside = tmp_path_factory.mktemp("behind"), tmp_path_factory.mktemp("nginx")
-    server = Running(behind, ("workers=1", "round_workers=1"))
+    server = Running(behind, ("workers=1", "round_workers=1", "keys=500"))
     (behind / "models").mkdir()
     for name in odd_models.MODELS:
         settings = Settings(odd_models.schemes_of(name), **SMALL)

@@ -57,7 +57,7 @@ def secrets_of(model: Any, client: Client, scores: Any, passed: list[Exchange]) 
         found["hidden layer"] = traces.of_numbers(hidden) | traces.of_numbers(hidden**2)
     if client.public().parameters.name == "paillier":
         secret = client._keys.secret
-        carmichael = gmpy2.lcm(secret.p - 1, secret.q - 1)
+        carmichael = gmpy2.lcm(secret.p - 1, secret.q - 1) % secret.p  # its upper half is that of n / 2, and public
         parts = [secret.p, secret.q, *secret.b, carmichael, secret.generator_p, secret.generator_q]
         found["secret key"] = {each for part in parts for each in traces.of_key_number(int(part))}
         found["plaintexts"] = plaintexts(client, passed)

@@ -17,10 +17,11 @@ import pytest
 from hepipe.errors import PeerLost
 from hepipe.models.bundle import Bundle, Settings, save
 from hepipe.models.logistic import clear_scores
+from hepipe.service.inference import LENGTH_HEADER
 from hepipe.service.problems import Refused
 from service.conftest import SMALL, Running, wait_for
 from service.odd_models import ROWS, odd
-from service.proxy import Proxied, needs_nginx
+from service.proxy import Nginx, Proxied, needs_nginx
 from service.test_tls import certify
 
 pytestmark = needs_nginx
@@ -53,13 +54,21 @@ def test_nginx_speaks_tls_1_3_only(proxied: Proxied) -> None:
         proxied.remote("linear", authority=None, retries=0).plan("ckks")
 
 
-def test_sizes_are_refused_by_the_server_and_before_it_by_nginx(proxied: Proxied) -> None:
-    with proxied.http() as client:
+def test_sizes_are_refused_by_the_server_and_before_it_by_nginx(proxied: Proxied, tmp_path: Path) -> None:
+    """Without relays: they close both ways where one breaks, and these bodies are refused while they are sent."""
+    certify(tmp_path)
+    nginx = Nginx(tmp_path, int(proxied.server.url.rpartition(":")[2]))
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    headers = proxied.headers | {LENGTH_HEADER: "1"}
+    with httpx2.Client(
+        base_url=f"https://127.0.0.1:{nginx.port}", headers=headers, verify=trusted, timeout=60
+    ) as client:
         for size in (1 << 18, *[10 << 20] * 4):
             announced = client.post("/v2/models/linear/infer", content=bytes(size))
             assert (announced.status_code, announced.json()["type"]) == (413, "urn:hepipe:problem:too-large")
         chunked = client.post("/v2/models/linear/infer", content=(bytes(4096) for _ in range(100)))
         assert chunked.status_code == 413
+    nginx.stop()
     with raw(proxied, "PUT /v2/hepipe/keys/" + "0" * 32, 600 << 20) as one:
         assert one.recv(4096).startswith(b"HTTP/1.1 413 ")
 

@@ -58,7 +58,8 @@ def test_nginx_sees_no_input_score_key_or_weight(proxied: Proxied, name: str, sc
     assert min(map(len, secret.values())) >= 3
     record = traces.Record(seen(passed))
     for what, hidden in secret.items():
-        assert record.found(hidden) == set(), what
+        found = record.found(hidden)
+        assert found == set(), (what, [record.around(each) for each in found])
     # what it does see, and what those see who only see TLS
     told = {
         proxied.server.tokens["alice"].encode(), client.public().key_id.encode(), f"/v2/models/{name}/".encode(),

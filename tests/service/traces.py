@@ -36,6 +36,11 @@ class Record:
         likely = np.isin(heads, self._heads)
         return {trace for trace, one in zip(listed, likely, strict=True) if one and trace in self._data}
 
+    def around(self, trace: bytes) -> bytes:
+        """Where a trace was found, for whoever must find out why."""
+        place = self._data.index(trace)
+        return self._data[max(place - 32, 0) : place + len(trace) + 32]
+
 
 def of_numbers(values: Any) -> set[bytes]:
     """Traces of an array of reals: of every entry, and of rows and columns where entries are too short alone."""
@@ -52,7 +57,7 @@ def of_numbers(values: Any) -> set[bytes]:
 
 def of_whole_number(value: int) -> set[bytes]:
     """Traces of an integer, none if it is too small to be told from chance: as bytes, decimal and hexadecimal."""
-    if abs(value).bit_length() < LEAST_BITS:
+    if _length(value) - _length(value & -value) + 1 < LEAST_BITS:
         return set()
     found, size = {str(value).encode(), f"{value:x}".encode(), f"{value:X}".encode()}, value.bit_length() // 8 + 1
     for width in {size, 8, 16} - {each for each in (8, 16) if each < size}:
@@ -114,7 +119,7 @@ def _pairs(first: float, second: float) -> set[bytes]:
     for scale in _SCALES:
         whole = np.round(both * 2.0**scale)
         for width in (32, 64):
-            if np.abs(whole).max() < 2.0 ** (width - 1) and sum(map(_length, whole.tolist())) >= _PAIR_BITS:
+            if np.abs(whole).max() < 2.0 ** (width - 1) and sum(map(_bits, whole.tolist())) >= _PAIR_BITS:
                 found |= {whole.astype(f"{order}i{width // 8}").tobytes() for order in "<>"}
     return found
 
