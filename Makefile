@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run full test check bench lock clean
+.PHONY: help setup run full test check bench load lock clean
 
 # The interpreter that .venv is made with: 3.11 or newer, for example `make setup PYTHON=python3.13`.
 PYTHON ?= python3
@@ -67,6 +67,9 @@ bench: setup ## Scoring, depth and training side by side with plain phe and TenS
 	@$(BIN)/python benchmarks/scoring.py
 	@$(BIN)/python benchmarks/depth.py
 	@$(BIN)/python benchmarks/training.py
+
+load: setup ## A server under load from 32 clients on this machine, into results/full/load (six minutes, quiet machine)
+	@$(BIN)/python benchmarks/load.py
 
 # torch's requirements are stated here, because those of the registry's build name CUDA packages.
 lock: ## Pin requirements.lock again from pyproject.toml (needs uv)

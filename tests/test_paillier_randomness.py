@@ -117,7 +117,7 @@ def test_a_pool_hands_out_each_value_once():
     assert len(pool) == 5
     taken = [pool.take(), *pool.take_many(3), *pool.take_many(4), pool.take(), *pool.take_many(0)]
     assert taken == list(range(9))
-    assert (len(pool), source.drawn) == (0, 9)
+    assert (len(pool), source.drawn, pool.late) == (0, 9, 4)
 
 
 def test_encryption_uses_what_was_filled():

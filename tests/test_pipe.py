@@ -258,6 +258,28 @@ def test_a_message_over_the_limit_is_refused_unread(header: bytes) -> None:
             channel.receive(5)
 
 
+def test_whether_something_waits_is_known_without_receiving_it() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    with Channel(ours) as channel, Channel(theirs) as end:
+        assert not end.waiting(0)
+        channel.send(b"something")
+        assert end.waiting(20)
+        assert end.receive() == b"something"
+        assert not end.waiting(0)
+        channel.abort()
+        assert end.waiting(20)  # the peer's end
+        with pytest.raises(PeerLost, match="it closed"):
+            end.receive()
+        assert end.waiting(0)
+
+
+def test_a_wait_longer_than_a_socket_allows_is_only_cut_short() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    with Channel(ours, timeout_s=1e12) as channel, Channel(theirs) as end:
+        channel.send(b"question")
+        assert end.receive(1e12) == b"question"
+
+
 def test_a_message_of_just_the_limit_passes_and_an_own_one_over_it_does_not() -> None:
     with thread(lambda end: end.send(end.receive()), max_bytes=1000) as channel:
         with pytest.raises(Unsupported, match="raise max_bytes"):

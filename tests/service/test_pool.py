@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from hepipe.errors import MalformedFrame
+from hepipe.protocol.pipe import Channel
 from hepipe.service.pool import Pool, check_key
 from hepipe.service.problems import Refused
 
 
-def with_pool(use: Callable[[Pool], Coroutine[Any, Any, None]]) -> None:
+def with_pool(use: Callable[[Pool], Coroutine[Any, Any, None]], size: int = 1) -> None:
     async def inside() -> None:
-        pool = Pool(1, 5.0, True)
+        pool = Pool(size, 5.0, True)
         try:
             await pool.start(120)
             await use(pool)
@@ -104,5 +105,62 @@ def test_a_caller_that_is_gone_frees_its_worker_and_a_second_one_waits_its_turn(
         assert await pool.run(asking, 120, reply) == b"round answered"
         with pytest.raises(Refused):
             await pool.run(asking, 120)  # a round where nobody answers
+
+    with_pool(use)
+
+
+def whose(channel: Any) -> Generator[bytes, bytes, Any]:
+    """The channel of the worker that got the job."""
+    yield from ()
+    return channel
+
+
+def test_of_the_free_workers_a_job_gets_the_one_with_most_ready_for_its_key() -> None:
+    a, b, unknown = ("model", "key a"), ("model", "key b"), ("model", "key c")
+
+    async def use(pool: Pool) -> None:
+        asked = asyncio.Event()
+
+        async def held(frame: bytes) -> bytes:
+            await asked.wait()
+            return frame
+
+        both = [asyncio.create_task(pool.run(asking, 120, held)) for _ in range(2)]
+        while len(pool._busy) < 2:
+            await asyncio.sleep(0.02)
+        asked.set()
+        await asyncio.gather(*both)
+        first, last = pool._idle
+        first.note(a, 3)
+        last.note(a, 1)
+        last.note(b, 0)
+        assert await pool.run(whose, 120, name=a) is first.channel
+        assert await pool.run(whose, 120, name=b) is last.channel
+        assert await pool.run(whose, 120, name=unknown) is last.channel  # among equals the one used last
+        first.note(a, 0)
+        assert await pool.run(whose, 120, name=a) is last.channel
+
+        waits = asyncio.create_task(pool.run(asking, 120, never, name=a))
+        while not pool._busy:
+            await asyncio.sleep(0.02)
+        assert await pool.run(whose, 120, name=b) is first.channel  # the better one is busy: a free one is better
+        waits.cancel()
+        assert (await asyncio.gather(waits, return_exceptions=True)) != [None]
+        for _ in range(2):  # whatever is noted of it, a dead one gets no job
+            for one in pool._idle:
+                one.note(a, 9)
+                os.kill(one.process.pid or 0, signal.SIGKILL)
+                one.process.join()
+            assert isinstance(await pool.run(whose, 120, name=a), Channel)
+
+    with_pool(use, size=2)
+
+
+def test_a_server_remembers_the_latest_keys_of_a_worker_only() -> None:
+    async def use(pool: Pool) -> None:
+        (one,) = pool._idle
+        for number in range(5000):
+            one.note(("model", str(number)), number)
+        assert (one.ready(("model", "4999")), one.ready(("model", "0")), one.ready(None)) == (4999, -1, -1)
 
     with_pool(use)

@@ -32,7 +32,7 @@ IDLE_S = 86_400.0 * 365
 NEED_MODEL = b"model?"
 _MODELS = 16
 """That a worker keeps ready."""
-_QUIET_S = 0.02
+_QUIET_S = 0.1
 """Without a job, before a worker begins to fill pools: the next one of a busy server comes sooner."""
 _REFUSED = "the evaluation was refused: this tensor is not what the plan describes"
 
