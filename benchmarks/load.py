@@ -51,7 +51,7 @@ class Size:
     """How many clients, ciphertexts of each, and requests in each regime."""
 
     clients: int = 32
-    frames: int = 12
+    frames: int = 8
     counted: int = 1000
     burst: int = 200
     bursts: int = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ MIXED = "both"
 """Stands for the scheme of a regime in which Paillier and CKKS alternate."""
 _SHADES = COLOURS | {MIXED: OTHER_COLOURS[0]}
 WARM = 0.1
-"""Share of a regime's requests after which memory is compared with that at its end."""
+"""Share of a regime's requests that warm it up; memory in the same share after that is compared with that at its end."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,14 @@ class Regime:
 
     @property
     def growth(self) -> float:
-        """By how much of itself memory grew from the warm-up to its largest in the last tenth of the requests."""
+        """By how much of itself memory grew from the second tenth of the requests to the last, by their medians.
+
+        Requests on their way come and go, 0.7 MB each under CKKS, so that a single sample says little.
+        """
         count = self.memory[-1][0]
-        warm = next(size for done, size in self.memory if done >= WARM * count)
-        return max(size for done, size in self.memory if done >= 0.9 * count) / warm - 1
+        warm = [size for done, size in self.memory if WARM * count <= done <= 2 * WARM * count]
+        late = [size for done, size in self.memory if done >= (1 - WARM) * count]
+        return median(late) / median(warm or late) - 1
 
     def percentile(self, share: float) -> float:
         """A percentile of the latency in ms."""
