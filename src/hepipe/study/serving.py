@@ -18,7 +18,7 @@ MIXED = "both"
 """Stands for the scheme of a regime in which Paillier and CKKS alternate."""
 _SHADES = COLOURS | {MIXED: OTHER_COLOURS[0]}
 WARM = 0.1
-"""Share of a regime's requests that warm it up; memory in the same share after that is compared with that at its end."""
+"""Share of a regime's requests that warm it up; memory in the next such share is compared with that at its end."""
 
 
 @dataclass(frozen=True)
