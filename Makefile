@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run full test check bench load lock clean
+.PHONY: help setup run full test fuzz faults check bench load lock clean
 
 # The interpreter that .venv is made with: 3.11 or newer, for example `make setup PYTHON=python3.13`.
 PYTHON ?= python3
@@ -57,6 +57,9 @@ test: setup ## Run all tests; schemes/ and protocol/ need 90 % coverage
 	$(BIN)/coverage report --include='src/hepipe/schemes/*,src/hepipe/protocol/*' --fail-under=90 || status=$$?; \
 	tail -n 1 $(TEST_LOG); \
 	exit $$status
+
+fuzz: setup ## Fuzz every decoder of bytes from outside, 10^5 mutations each, and print what they did
+	@PYTHONPATH=tests $(BIN)/python -m fuzz
 
 check: setup ## Lint and format of code and notebooks (ruff), types (mypy --strict)
 	@$(BIN)/ruff check .

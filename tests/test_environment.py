@@ -50,6 +50,7 @@ def pins(python: str) -> dict[str, Version]:
         "python_full_version": f"{python}.0",
         "sys_platform": "linux",
         "platform_system": "Linux",
+        "platform_machine": "x86_64",
         "os_name": "posix",
         "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
