@@ -253,7 +253,8 @@ def with_header(header: bytes, body: bytes = bytes(8)) -> bytes:
     padded = header.ljust(118)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("a0.npy", b"\x93NUMPY\1\0" + len(padded).to_bytes(2, "little") + padded + body)
+        content = b"\x93NUMPY\1\0" + len(padded).to_bytes(2, "little") + padded + body
+        archive.writestr(zipfile.ZipInfo("a0.npy"), content)
     return out.getvalue()
 
 

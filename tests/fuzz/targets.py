@@ -1,6 +1,6 @@
 """The decoders under fuzz: for each its seeds, its changes, and what must hold of an input that it accepts.
 
-``check`` returns nothing for an accepted input and raises one of hepipe's errors for a refused one. Anything else it
+``check`` returns for an accepted input and raises one of hepipe's errors for a refused one. Anything else it
 raises, an AssertionError of its own included, is a finding. What is accepted packs to the same bytes again where the
 encoding is canonical.
 """
@@ -37,7 +37,7 @@ class Target:
 
     name: str
     seeds: list[bytes]
-    check: Callable[[bytes], None]
+    check: Callable[[bytes], object]
     change: Callable[[bytes, Random, Havoc], bytes]
     sealed: Callable[[bytes], bool] | None
     notes: dict[str, int] = field(default_factory=dict)
@@ -52,7 +52,7 @@ def frames_sealed(data: bytes) -> bool:
     )
 
 
-def frame_target(name: str, seeds: list[bytes], check: Callable[[bytes], None], change: Any) -> Target:
+def frame_target(name: str, seeds: list[bytes], check: Callable[[bytes], object], change: Any) -> Target:
     """A target whose inputs are frames; ``change`` takes header, body, random numbers and havoc."""
 
     def changed(data: bytes, rng: Random, havoc: Havoc) -> bytes:
@@ -128,11 +128,7 @@ def paillier_tensor() -> Target:
         return havoc(body)
 
     seeds = [seed(1, 1), seed(2, 2), seed(3, 1, 0), seed(1, 3, 0, 1), seed(1, 4, 0, 2)]
-    return frame_target("Paillier vector", seeds, lambda data: void(check_tensor(data, bundle)), change)
-
-
-def void(_: object) -> None:
-    """Nothing of something."""
+    return frame_target("Paillier vector", seeds, lambda data: check_tensor(data, bundle), change)
 
 
 # --- CKKS tensor -----------------------------------------------------------------------------------------------------
@@ -219,13 +215,13 @@ def inference() -> Target:
             length = str(len(text)).encode()
         return length + b"\n" + text + binary
 
-    def seed(binding: Binding, extra: dict[str, Any] | None = None) -> bytes:
+    def seed(binding: Binding, more: bytes = b"") -> bytes:
         body, size = pack_request(b"HEPF a frame", binding)
-        text = body[:size][:-1] + b',"outputs":[{"name":"scores","parameters":{"binary_data":true}}]}'
-        text = text if extra is not None else body[:size]
+        text = body[: size - 1] + more + b"}"
         return str(len(text)).encode() + b"\n" + text + body[size:]
 
-    seeds = [seed(Binding()), seed(Binding("an id", "session-1", 7)), seed(Binding("x"), {})]
+    named = b',"outputs":[{"name":"scores","parameters":{"binary_data":true}}]'
+    seeds = [seed(Binding()), seed(Binding("an id", "session-1", 7)), seed(Binding("x"), named)]
     return Target("inference request", seeds, check, change, None)
 
 
