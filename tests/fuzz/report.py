@@ -51,7 +51,7 @@ def fuzz(name: str, runs: int, seed: int, folder: Path) -> Outcome:
     result.unlink(missing_ok=True)
     before = set(_findings(folder))
     # libFuzzer's small blocks stay between SEAL's large ones, so that a common heap grows without a leak.
-    apart = {"MALLOC_MMAP_THRESHOLD_": "32768", "OMP_NUM_THREADS": "1"}
+    apart = {"MALLOC_MMAP_THRESHOLD_": "4096", "OMP_NUM_THREADS": "1"}
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     child = subprocess.run(
         [sys.executable, "-m", "fuzz.child", name, str(runs), str(seed), str(folder)],
