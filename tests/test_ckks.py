@@ -196,6 +196,18 @@ def test_a_value_outside_the_stated_bound_is_no_number() -> None:
     assert abs(SCHEME.decryptor(KEYS.secret).decrypt(x.with_bound(np.float64(3)))[0, 0] - 3) < 1e-4
 
 
+def test_a_wrong_key_is_found_in_a_single_row() -> None:
+    """Its one value may be within the bound; the empty slots beside it are not all of them."""
+    other, encryptor = SCHEME.keygen(), SCHEME.encryptor(KEYS.secret)
+    decryptor, found = SCHEME.decryptor(other.secret), []
+    for _ in range(10):
+        x = replace(encryptor.encrypt([[3.0]], 4.0), key_id=other.secret.key_id).with_bound(np.float64(2.0**500))
+        found.append((abs(decryptor.decrypt(x)[0, 0]), x))
+    value, x = min(found, key=lambda each: each[0])
+    with pytest.raises(OutOfRange, match="another key"):
+        decryptor.decrypt(x.with_bound(np.float64(2 * value)))
+
+
 def test_scales_closer_than_the_tolerance_are_one_scale() -> None:
     x = SCHEME.encryptor(KEYS.secret).encrypt([[3.0]], 4.0)
     y = EV.mul_plain(x, 1.0, log_scale=30.0 + 2.0**-40)

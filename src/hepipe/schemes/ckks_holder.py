@@ -79,16 +79,21 @@ class CkksDecryptor:
         self._seal = sealapi.Decryptor(self._context.seal, secret._handle)
 
     def decrypt(self, x: CipherTensor) -> FloatArray:
-        """Values of shape (samples, features); OutOfRange if one lies outside the tensor's stated bound."""
+        """Values of shape (samples, features); OutOfRange if one lies outside the tensor's stated bound.
+
+        So must every empty slot, which holds what the circuit makes of zeros: under a wrong key all slots are noise as
+        wide as the modulus, and a single one within the bound is no rarity.
+        """
         self._check_key(x)
         values = np.empty(x.shape)
+        limit = x.bound + np.maximum(x.bound, 1.0) * 2.0**-10
         for block, rows in zip(x.data, blocks(x.shape[0], self.parameters.slots), strict=True):
             for feature, item in enumerate(block):
-                values[rows, feature] = self._decrypt(item, rows.stop - rows.start)
-        limit = x.bound + np.maximum(x.bound, 1.0) * 2.0**-10
-        if not (np.abs(values) <= limit).all():
-            worst = float(np.abs(values).max())
-            raise OutOfRange(f"decrypted {worst:.3g}, over the stated bound: a value overflowed, or the key is another")
+                slots = self._decrypt(item)
+                if not (np.abs(slots) <= limit[feature]).all():
+                    worst = float(np.abs(slots).max())
+                    raise OutOfRange(f"decrypted {worst:.3g}, over the stated bound: an overflow, or another key")
+                values[rows, feature] = slots[: rows.stop - rows.start]
         return values
 
     def decrypt_integers(self, x: CipherTensor) -> Masks:
@@ -108,10 +113,11 @@ class CkksDecryptor:
         if x.key_id != self.key_id:
             raise KeyMismatch(f"a ciphertext of key {x.key_id[:8]} given to the holder of key {self.key_id[:8]}")
 
-    def _decrypt(self, item: Any, samples: int) -> FloatArray:
+    def _decrypt(self, item: Any) -> FloatArray:
+        """All slots."""
         plain = sealapi.Plaintext()
         self._seal.decrypt(expand(item, self._context), plain)
         if not self.parameters.complex_slots:
-            return np.array(self._context.encoder.decode_double(plain)[:samples])
+            return np.array(self._context.encoder.decode_double(plain))
         slots = np.array(self._context.encoder.decode_complex(plain))
-        return np.concatenate([slots.real, slots.imag])[:samples]
+        return np.concatenate([slots.real, slots.imag])
