@@ -16,7 +16,19 @@ from hypothesis import strategies as st
 
 from hepipe.errors import MalformedFrame
 from hepipe.schemes import frames
-from hepipe.schemes.frames import BLINDED, HEADER_BYTES, SCHEMES, SEEDED, Frame, Kind, body_bytes, parse, tensor_bytes
+from hepipe.schemes.frames import (
+    BLINDED,
+    HEADER_BYTES,
+    SCHEMES,
+    SEEDED,
+    Frame,
+    Kind,
+    body_bytes,
+    bound_to,
+    parse,
+    tensor_bytes,
+    unbound,
+)
 from hepipe.schemes.parameters import TEST_INSECURE_CKKS, TEST_INSECURE_PAILLIER, ClearParameters
 
 FRAME = Frame(Kind.TENSOR, "paillier", "ab" * 16, 3, 2, 1, 28.0, b"some ciphertexts", 0)
@@ -167,3 +179,29 @@ def test_the_header_has_one_size_whatever_it_says() -> None:
     rng = np.random.default_rng(0)
     sizes = {len(Frame(Kind.TENSOR, "ckks", rng.bytes(16).hex(), 1, 1, 0, 1.0, b"").to_bytes()) for _ in range(20)}
     assert sizes == {HEADER_BYTES}
+
+
+@settings(max_examples=200, deadline=None)
+@given(frames_of_any_content, st.binary(max_size=40), st.binary(max_size=40), st.data())
+def test_an_answer_is_one_to_its_own_request_only(
+    frame: Frame, request: bytes, other: bytes, data: st.DataObject
+) -> None:
+    answer = frame.to_bytes()
+    bound = bound_to(request, answer)
+    assert len(bound) == len(answer)
+    assert unbound(request, bound) == answer
+    altered = bytearray(bound)
+    altered[data.draw(st.integers(0, len(bound) - 1))] ^= data.draw(st.integers(1, 255))
+    for asked, given_ in ((other, bound), (request, bytes(altered)), (request, answer), (request, bound[:-1])):
+        if (asked, given_) != (request, bound):
+            with pytest.raises(MalformedFrame):
+                unbound(asked, given_)
+    with pytest.raises(MalformedFrame):  # nor is it a frame by itself
+        parse(bound, frame.kind)
+
+
+@pytest.mark.parametrize("answer", [b"", bytes(HEADER_BYTES - 1)])
+def test_an_answer_that_is_no_frame_is_bound_to_nothing(answer: bytes) -> None:
+    for call in (bound_to, unbound):
+        with pytest.raises(MalformedFrame):
+            call(b"request", answer)

@@ -23,7 +23,7 @@ from websockets.sync.client import ClientConnection, connect
 from hepipe.errors import HepipeError
 from hepipe.models.logistic import clear_scores
 from hepipe.protocol.parties import Client
-from hepipe.schemes.frames import Kind, parse
+from hepipe.schemes.frames import Kind, bound_to, parse
 from hepipe.service.inference import LENGTH_HEADER, Binding, pack_request, unpack_response
 from hepipe.service.problems import Refused
 from hepipe.service.run import Address, _bound
@@ -72,7 +72,7 @@ def conversation(
 def finish(socket: ClientConnection, client: Client, frame: Any) -> Any:
     """Answer the rounds from ``frame`` on; the scores."""
     while parse(frame, *Kind).kind != Kind.TENSOR:
-        socket.send(client.answer(frame))
+        socket.send(bound_to(frame, client.answer(frame)))
         frame = socket.recv(30)
     return client.decrypt(client.unpack(frame))
 

@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 from hepipe.errors import HepipeError, InsecureParameters, KeyMismatch, MalformedFrame, OutOfRange, Unsupported
 from hepipe.models.logistic import clear_scores
 from hepipe.protocol.parties import Client
-from hepipe.schemes.frames import HEADER_BYTES, Kind, parse
+from hepipe.schemes.frames import HEADER_BYTES, Kind, bound_to, parse
 from hepipe.service.client import RemoteServer
 from hepipe.service.inference import (
     LENGTH_HEADER,
@@ -136,7 +136,7 @@ def test_a_replay_of_a_prediction_with_rounds_takes_no_round(running: Running) -
             socket.send(json.dumps({"session": "rounds", "seq": 1}))
             socket.send(frame)
             while parse(message := socket.recv(30), *Kind).kind != Kind.TENSOR:
-                socket.send(link.request("masked product", message))
+                socket.send(bound_to(message, link.request("masked product", message)))
             replies.append((message, socket.recv(30)))
         links.append(link.transcript.rounds)
     assert links == [remote.plan("paillier").rounds, 0]

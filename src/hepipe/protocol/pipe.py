@@ -1,7 +1,8 @@
 """The same two parties in two processes: frames over a connection, never objects.
 
 The client speaks first: its public keys, then a tensor a query. The server answers a tensor with requests of rounds,
-and after the last with the result. An empty message is the goodbye. Neither side tells the other why it failed, since
+and after the last with the result. The digest of an answer covers its request too, so that one which comes twice or in
+another round's place is refused. An empty message is the goodbye. Neither side tells the other why it failed, since
 that would be an oracle for decryption: whoever meets an error closes, and the other side finds its peer gone.
 """
 
@@ -22,7 +23,7 @@ from hepipe.errors import HepipeError, MalformedFrame, PeerLost, Unsupported
 from hepipe.protocol.link import Link, Message, Transcript
 from hepipe.protocol.parties import Client, Model, Server
 from hepipe.schemes.base import CipherTensor
-from hepipe.schemes.frames import Kind, kind_of
+from hepipe.schemes.frames import Kind, bound_to, kind_of, unbound
 
 MAX_BYTES = 1 << 28
 """Of one message, unless the caller says less: relinearization keys of the largest ring fit, and 13 Galois keys more at
@@ -137,7 +138,8 @@ class Channel:
 class PipeLink:
     """The server's link to a key holder in another process: for protocols the same as LocalLink.
 
-    PeerLost from ``request`` if the client is gone or says goodbye in the middle of a query.
+    From ``request``: PeerLost if the client is gone or says goodbye in the middle of a query, MalformedFrame for the
+    answer to another round.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -152,7 +154,7 @@ class PipeLink:
         if reply == _GOODBYE:
             raise PeerLost(f"{kind}: the client left in the middle of a query")
         self.transcript.messages.append(Message(kind, "client", len(reply)))
-        return reply
+        return unbound(frame, reply)
 
 
 def serve(
@@ -228,7 +230,7 @@ def converse(ends: Ends, keeper: Keeper, x: CipherTensor, link: Link | None, rou
             return _checked(keeper, frame, x, rounds)
         if link is None:
             raise Unsupported("the server asks for a round: pass link=client.link()")
-        ends.send(link.request(ROUNDS[kind], frame))
+        ends.send(bound_to(frame, link.request(ROUNDS[kind], frame)))
     return _checked(keeper, ends.receive(), x, rounds)
 
 

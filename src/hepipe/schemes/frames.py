@@ -72,7 +72,14 @@ class Frame:
             MAGIC, VERSION, self.kind, SCHEMES.index(self.scheme), self.flags, bytes.fromhex(self.key_id),
             self.samples, self.features, self.level, self.log_scale, len(self.body),
         )  # fmt: skip
-        return head + hashlib.sha256(head + self.body).digest() + self.body
+        return head + _digest(head, self.body) + self.body
+
+
+def _digest(*parts: bytes) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
 
 
 def parse(data: bytes, *kinds: Kind) -> Frame:
@@ -95,9 +102,7 @@ def parse(data: bytes, *kinds: Kind) -> Frame:
     ):
         if not ok:
             raise MalformedFrame(f"header says {value}, expected {meaning}")
-    digest = hashlib.sha256(data[: _HEAD.size])
-    digest.update(body)
-    if digest.digest() != data[_HEAD.size : HEADER_BYTES]:
+    if _digest(data[: _HEAD.size], body) != data[_HEAD.size : HEADER_BYTES]:
         raise MalformedFrame("digest does not match: the frame was altered or truncated on its way; send it again")
     return Frame(Kind(kind), SCHEMES[scheme], key_id.hex(), samples, features, level, log_scale, body, flags)
 
@@ -122,6 +127,25 @@ def split(data: bytes, most: int = 2) -> list[bytes]:
         frames.append(data[start : int(end)])
         start = int(end)
     return frames
+
+
+def bound_to(request: bytes, answer: bytes) -> bytes:
+    """An answer whose digest covers its request's as well, at no byte more: it is none to any other request."""
+    return _redigested(answer, _digest(answer[_HEAD.size : HEADER_BYTES], _digest(request)))
+
+
+def unbound(request: bytes, answer: bytes) -> bytes:
+    """The answer that was ``bound_to`` this request; MalformedFrame for the answer to another one."""
+    plain = _redigested(answer, _digest(answer[: _HEAD.size], answer[HEADER_BYTES:]))
+    if bound_to(request, plain) != answer:
+        raise MalformedFrame("an answer that was altered on its way, or that answers another round: ask again")
+    return plain
+
+
+def _redigested(frame: bytes, digest: bytes) -> bytes:
+    if len(frame) < HEADER_BYTES:
+        raise MalformedFrame(f"{len(frame)} bytes do not begin with a hepipe header of {HEADER_BYTES} bytes")
+    return frame[: _HEAD.size] + digest + frame[HEADER_BYTES:]
 
 
 def body_bytes(parameters: Parameters, shape: tuple[int, int], level: int, fresh: bool = False) -> int:
