@@ -191,6 +191,17 @@ def test_a_session_goes_forward_only() -> None:
     assert sessions.stored(place(6)) is None
 
 
+def test_a_session_stays_where_it_was_furthest_whoever_ends_last() -> None:
+    clock = Clock()
+    sessions = Sessions(600, 1000, clock)
+    with sessions.answering(place(5)) as late, sessions.answering(place(6)) as early:
+        early(b"six")
+        late(b"five")
+    clock.now += 601
+    with pytest.raises(Refused, match="its reply is gone"):
+        sessions.stored(place(6))
+
+
 def test_replies_take_limited_memory_and_go_with_their_key() -> None:
     sessions = Sessions(600, 1000, Clock())
     for seq in range(20):

@@ -96,8 +96,8 @@ class Sessions:
         self._kept[place.slot] = _Kept(place.model, place.digest, reply, self._clock() + self._replay_s)
         self._size += len(reply)
         if place.binding.session:
-            self._last.pop(place.session, None)
-            self._last[place.session] = place.binding.seq
+            last = self._last.pop(place.session, -1)
+            self._last[place.session] = max(last, place.binding.seq)  # two at once may end in another order
         self._expire()
 
     def _expire(self) -> None:
