@@ -7,6 +7,8 @@ of a file is executed, and no class can be named that is not listed here.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import types
 from typing import Any, Protocol, Union, get_args, get_origin, get_type_hints
@@ -51,6 +53,11 @@ class _Activation:
 _BY_NAME: dict[str, Any] = {kind.__name__: kind for kind in (*MODELS, *PROFILES, *_PARTS, _Activation)}
 _WRITTEN: dict[Any, Any] = {Activation: _Activation}
 _INFINITIES = {"inf": math.inf, "-inf": -math.inf}
+
+
+def digest_of(fields: dict[str, Any]) -> str:
+    """The SHA-256 of an object of JSON, written with its names in order and no space between."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 class Arrays(Protocol):

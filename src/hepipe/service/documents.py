@@ -66,6 +66,7 @@ class PublishedModel(BaseModel):
     digest: str
     profile: dict[str, Any]
     plans: dict[str, dict[str, Any]]
+    sha256: str
 
 
 class KeyStatus(BaseModel):

@@ -8,7 +8,7 @@ from typing import Any
 
 from hepipe.errors import HepipeError, MalformedBundle, MalformedFrame
 from hepipe.models.bundle import Bundle, read, unpack
-from hepipe.models.codec import Inline, encode
+from hepipe.models.codec import Inline, digest_of, encode
 from hepipe.schemes.frames import Frame
 from hepipe.schemes.wire import parameter_fields
 from hepipe.service.problems import Refused
@@ -67,15 +67,19 @@ class Served:
         return max(each.key_bytes for each in self.plans.values()) + RESERVE_BYTES
 
     def published(self) -> dict[str, Any]:
-        """The profile that clients get: everything of the model that is public."""
+        """The profile that clients get: everything of the model that is public, and a digest of it.
+
+        A client scales its rows by what it reads here, so one altered digit would be a wrong number.
+        """
         profile = self.bundle.model.profile
-        return {
+        fields = {
             "name": self.bundle.name,
             "version": self.bundle.version,
             "digest": self.bundle.digest,
             "profile": encode(profile, Inline()),
             "plans": {scheme: _published(each) for scheme, each in self.plans.items()},
         }
+        return fields | {"sha256": digest_of(fields)}
 
 
 def _published(each: Plan) -> dict[str, Any]:

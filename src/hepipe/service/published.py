@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hepipe.errors import InsecureParameters, MalformedFrame, Unsupported
-from hepipe.models.codec import Inline, check_profile, decode
+from hepipe.models.codec import Inline, check_profile, decode, digest_of
 from hepipe.models.profile import Profile
 from hepipe.protocol.parties import Client, Evaluates
 from hepipe.schemes.wire import parameters_from
@@ -40,8 +40,9 @@ def read_plan(published: dict[str, Any], scheme: str, policy: str, allow_insecur
     """The plan for a scheme of what ``Served.published`` says.
 
     Unsupported for a scheme that is not on offer or a policy other than agreed to, InsecureParameters for parameters of
-    the tests, MalformedFrame for anything that is no such document.
+    the tests, MalformedFrame for anything that is no such document, or was altered on its way.
     """
+    _check_digest(published)
     plans = published.get("plans")
     if not isinstance(plans, dict):
         raise MalformedFrame("the published profile has no plans")
@@ -61,6 +62,15 @@ def read_plan(published: dict[str, Any], scheme: str, policy: str, allow_insecur
     if plan.policy != "polynomial" and plan.policy != policy:
         raise Unsupported(f"the plan's policy {plan.policy!r} reveals {plan.reveals}: agree with policy='client'")
     return plan
+
+
+def _check_digest(published: dict[str, Any]) -> None:
+    try:
+        whole = published.get("sha256") == digest_of({name: published[name] for name in published if name != "sha256"})
+    except RecursionError:
+        whole = False
+    if not whole:
+        raise MalformedFrame("the published profile was altered on its way, or is none: ask for it again")
 
 
 def predict_in_parts(server: Evaluates, most: int, client: Client, X: Any, progress: bool = False) -> npt.NDArray[Any]:
