@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,18 +77,16 @@ class KeyStore:
         self.check_quota(tenant, key_id, len(data))
         path = self._folder / tenant / f"{key_id}-{sha256}"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        _write(path, data)
         return _stored(path), True
 
     def delete(self, tenant: str, key_id: str) -> None:
-        """Forget a key; Refused (404) if there is none."""
-        self.get(tenant, key_id).path.unlink(missing_ok=True)
+        """Forget a key; Refused (404) if there is none, (503) if the disk lets nothing go."""
+        stored = self.get(tenant, key_id)
+        try:
+            stored.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise Refused("storage", "the key cannot be deleted now: try again later", 60) from error
 
 
 class KeyLost(HepipeError):
@@ -108,6 +107,22 @@ def read_key(path: Path) -> bytes:
 def unknown_key(key_id: str) -> Refused:
     """What is said of a key that is not there, or not for this tenant."""
     return Refused("unknown", f"no key {key_id} of yours is here: upload it with PUT /v2/hepipe/keys/{key_id}")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of it or nothing: what a full disk did not take is no burden to it."""
+    partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def _stored(path: Path) -> StoredKey:

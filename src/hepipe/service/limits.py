@@ -129,5 +129,9 @@ class Budget:
             raise Refused("too-many", f"{rows} rows, but only {left} of {most} are left for this key and model")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        partial.write_text(json.dumps(used | {model: total}))
-        partial.replace(path)
+        try:
+            partial.write_text(json.dumps(used | {model: total}))
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise

@@ -145,7 +145,7 @@ async def get_key(request: Request, tenant: Asking, key_id: str) -> dict[str, An
     return _status(core_of(request).key(tenant, key_id))
 
 
-@router.delete("/v2/hepipe/keys/{key_id}", status_code=204, responses=doc.refusals(400, 401, 404))
+@router.delete("/v2/hepipe/keys/{key_id}", status_code=204, responses=doc.refusals(400, 401, 404, 503))
 async def delete_key(request: Request, tenant: Asking, key_id: str) -> None:
     """Forget a key and every reply under it."""
     core_of(request).delete_key(tenant, key_id)
