@@ -58,7 +58,7 @@ class Transport:
     def _once(self, method: str, path: str, content: bytes, headers: dict[str, str] | None) -> tuple[bytes, Any]:
         try:
             answer = self._http.request(method, path, content=content or None, headers=headers)
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             raise PeerLost(f"{method} got no answer from the server: {type(error).__name__}") from error
         if answer.status_code >= 400:
             raise Refused.from_body(answer.content, answer.status_code)
