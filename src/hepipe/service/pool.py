@@ -192,10 +192,16 @@ class Pool:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            future.add_done_callback(lambda made: self._idle.append(made.result()))  # for whoever comes next
+            future.add_done_callback(self._keep)
             raise
 
+    def _keep(self, made: asyncio.Future[WorkerProcess]) -> None:
+        """A worker that came too late for one request is there for the next."""
+        if made.exception() is None:
+            self._idle.append(made.result())
+
     def _new(self) -> WorkerProcess:
+        """A worker that has started: a deadline that passes meanwhile does not end it, or none would ever be there."""
         one = WorkerProcess(self._round_s, self._allow_insecure)
         with self._lock:
             self.started += 1
@@ -203,6 +209,11 @@ class Pool:
             closed = self._closed
         if closed:  # while this one was starting
             one.kill()
+        try:
+            _greet(one.channel)
+        except HepipeError:
+            self._end(one)
+            raise
         return one
 
     def close(self) -> None:
