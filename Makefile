@@ -61,6 +61,9 @@ test: setup ## Run all tests; schemes/ and protocol/ need 90 % coverage
 fuzz: setup ## Fuzz every decoder of bytes from outside, 10^5 mutations each, and print what they did
 	@PYTHONPATH=tests $(BIN)/python -m fuzz
 
+faults: setup ## Inject every fault of the service 20 times and write the table in tests/faults/README.md
+	@cd tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m faults --times 20 --out faults/README.md
+
 check: setup ## Lint and format of code and notebooks (ruff), types (mypy --strict)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .

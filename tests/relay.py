@@ -70,10 +70,13 @@ class Relay:
                 continue
             far.settimeout(None)
             self._open += [near, far]
-            for source, target, change in ((near, far, self.up(number)), (far, near, self.down(number))):
-                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._threads.append(threading.Thread(target=_pump, args=(source, target, change), daemon=True))
-                self._threads[-1].start()
+            for each in (near, far):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            ways = ((near, far, self.up(number)), (far, near, self.down(number)))
+            started = [threading.Thread(target=_pump, args=way, daemon=True) for way in ways]
+            self._threads += started
+            for thread in started:
+                thread.start()
 
     def __enter__(self) -> Relay:
         return self

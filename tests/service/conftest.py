@@ -41,6 +41,8 @@ class Running:
 
     folder: Path
     options: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
+    """The command that runs it."""
     tokens: dict[str, str] = field(default_factory=dict)
     url: str = ""
     process: Any = None
@@ -52,7 +54,8 @@ class Running:
     def start(self) -> None:
         """Start it, wherever it listened before."""
         port = self.url.rpartition(":")[2] or "0"
-        words = [sys.executable, str(TESTS / "service" / "server.py"), str(self.folder), port, *self.options]
+        script = str(TESTS / "service" / "server.py")
+        words = [*self.within, sys.executable, script, str(self.folder), port, *self.options]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=self.log.open("ab"), env=environment)
         assert select.select([self.process.stdout], [], [], 120)[0], (

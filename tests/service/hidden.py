@@ -12,7 +12,7 @@ from hepipe.models.codec import encode
 from hepipe.models.logistic import clear_scores
 from hepipe.models.mlp import MlpModel
 from hepipe.protocol.parties import Client
-from hepipe.schemes.frames import Kind, parse
+from hepipe.schemes.frames import Kind, kind_of, parse
 from hepipe.schemes.seal import pack_residues
 from hepipe.service.inference import LENGTH_HEADER, unpack_request, unpack_response
 from service import traces
@@ -93,9 +93,9 @@ def plaintexts(client: Client, passed: list[Exchange]) -> set[bytes]:
     key, parameters = client._keys.secret.to_phe(), client.public().parameters
     width, found = parameters.ciphertext_bytes(0), set()
     for frame in (each for one in passed for each in frames(one)):
-        head = parse(frame, *Kind)
-        if head.kind != Kind.TENSOR:
+        if kind_of(frame) != Kind.TENSOR:
             continue
+        head = parse(frame, Kind.TENSOR)
         body = head.body[len(head.body) % width :]
         for start in range(0, len(body), width):
             value = key.raw_decrypt(int.from_bytes(body[start : start + width], "big"))

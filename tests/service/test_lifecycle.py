@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 import socket as sockets
@@ -82,72 +81,6 @@ def listens(server: Running) -> bool:
         return probe.connect_ex(("127.0.0.1", int(server.url.rpartition(":")[2]))) == 0
 
 
-def test_a_killed_worker_is_one_failed_request_and_a_fresh_worker(life: Running) -> None:
-    remote, powers = life.remote("linear"), life.remote("powers", retries=0)
-    client, patient = remote.client("ckks"), powers.client("paillier")
-    with conversation(life, patient) as (socket, _):
-        for pid in life.workers():
-            os.kill(pid, signal.SIGKILL)
-        problem = json.loads(socket.recv(30))
-        assert (problem["type"], problem["status"]) == ("urn:hepipe:problem:worker-lost", 503)
-        assert right(client, remote)
-    assert right(patient, powers, "powers")
-
-
-def test_a_client_that_leaves_or_sleeps_costs_nobody_else(life: Running) -> None:
-    powers = life.remote("powers")
-    client = powers.client("paillier")
-    with conversation(life, client) as (socket, _):
-        problem = json.loads(socket.recv(20))  # nobody answers the round
-        assert problem["type"] == "urn:hepipe:problem:deadline"
-    with conversation(life, client):
-        pass  # gone in the middle
-    assert right(client, powers, "powers")
-
-
-def test_a_damaged_stored_key_is_found_and_mended_by_its_client(life: Running) -> None:
-    remote = life.remote("linear")
-    client = remote.client("ckks")
-    (stored,) = (life.folder / "state" / "keys").rglob(f"{client.public().key_id}-*")
-    data = bytearray(stored.read_bytes())
-    data[len(data) // 2] ^= 1
-    stored.write_bytes(bytes(data))
-    for pid in life.workers():  # which still know the key
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not life.workers())
-    uploads = life.log.read_text().count("PUT")
-    assert right(client, remote)
-    assert life.log.read_text().count("PUT") == uploads + 1
-    assert stored.read_bytes() != bytes(data)
-
-
-def test_a_body_that_trickles_is_given_up_in_time(life: Running) -> None:
-    head = (
-        f"POST /v2/models/linear/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {life.tokens['alice']}\r\n"
-        f"{LENGTH_HEADER}: 9\r\nContent-Length: 1000\r\n\r\n"
-    )
-    with sockets.create_connection(("127.0.0.1", int(life.url.rpartition(":")[2])), timeout=20) as raw:
-        raw.sendall(head.encode())
-        stop = threading.Event()
-        thread = threading.Thread(target=trickle, args=(raw, stop))
-        thread.start()
-        answer = raw.recv(4096)
-        stop.set()
-        thread.join()
-    assert answer.startswith(b"HTTP/1.1 503")
-    assert b"urn:hepipe:problem:deadline" in answer or b"application/problem+json" in answer
-
-
-def trickle(raw: sockets.socket, stop: threading.Event) -> None:
-    for _ in range(200):
-        try:
-            raw.sendall(b"x")
-        except OSError:
-            return
-        if stop.wait(0.1):
-            return
-
-
 def test_clients_at_once_get_their_own_answers(life: Running) -> None:
     failures: list[Any] = []
 
@@ -220,16 +153,6 @@ def test_a_reload_serves_new_versions_and_finishes_the_old_one(life: Running) ->
     assert np.abs(scores - clear_scores(made("powers"), X)).max() < 2.0**-7
     remote = life.remote("linear", version="9")
     assert remote.plan("ckks").version == "9"
-    assert right(remote.client("ckks"), remote)
-
-
-def test_a_bad_bundle_leaves_everything_as_it_was(life: Running) -> None:
-    bad = life.folder / "models" / "bad.zip"
-    bad.write_bytes(b"PK")
-    life.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: "models as before: bad.zip" in life.log.read_text())
-    bad.unlink()
-    remote = life.remote("linear")
     assert right(remote.client("ckks"), remote)
 
 

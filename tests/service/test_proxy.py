@@ -115,7 +115,7 @@ def expected_summary(name: str, scheme: str, rounds: int) -> list[tuple[Any, ...
             *[asked] * rounds, "TENSOR", answer,
         )  # fmt: skip
     return [
-        ("GET", f"/v2/models/{name}/profile", "->", 200, ("digest", "name", "plans", "profile", "version")),
+        ("GET", f"/v2/models/{name}/profile", "->", 200, ("digest", "name", "plans", "profile", "sha256", "version")),
         ("GET", "/v2/hepipe/keys/KEY", "->", 404, problem),
         ("PUT", "/v2/hepipe/keys/KEY", *keys, "->", 201, ("key_id", "sha256", "size")),
         predicted,
