@@ -23,6 +23,7 @@ COMPARING = [
     "08_network",
     "10_salary_owners",
     "11_heart_trees",
+    "12_remote_prediction",
 ]
 SUITE = ["00_two_schemes", *COMPARING, "09_summary"]
 COLUMNS = {

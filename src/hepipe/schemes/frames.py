@@ -27,6 +27,11 @@ MAX_FEATURES = 1 << 16
 MAX_BODY = 1 << 31
 _HEAD = struct.Struct(">4sBBBB16sIIhdQ")
 HEADER_BYTES = _HEAD.size + 32
+LAYOUT = (
+    *(("magic", 4), ("version", 1), ("kind", 1), ("scheme", 1), ("flags", 1), ("key_id", 16), ("samples", 4)),
+    *(("features", 4), ("level", 2), ("log_scale", 8), ("body_len", 8), ("sha256", 32)),
+)
+"""The fields of the header and their bytes, in order."""
 
 
 class Kind(enum.IntEnum):

@@ -60,6 +60,11 @@ class Timing:
         return median(self.phases[phase])
 
     @property
+    def answered(self) -> float:
+        """Median ms of the client's half of the rounds."""
+        return median(self.answers) if self.answers else 0.0
+
+    @property
     def totals(self) -> list[float]:
         """Sum over the phases, one entry a repeat."""
         return [sum(times) for times in zip(*self.phases.values(), strict=True)]
