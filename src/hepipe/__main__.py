@@ -131,7 +131,7 @@ def readme(out: Out = Path("results")) -> None:
 @app.command()
 def plan(
     model: Annotated[
-        str, typer.Option(help="salary-linear, chd-logistic or chd-logistic-sigmoid3, fitted now.")
+        str, typer.Option(help="salary-linear, chd-tree, ...: fitted now; an unknown name lists all.")
     ] = "chd-logistic",
     file: Annotated[
         Path | None,

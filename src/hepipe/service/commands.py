@@ -82,7 +82,7 @@ def predict(
     authority: Authority = None,
     key_folder: KeyFolder = None,
     policy: Annotated[str, typer.Option(help='"client" agrees to see what such a plan reveals.')] = "polynomial",
-    deadline: Annotated[float, typer.Option(min=0, help="Seconds to wait for a reply in a mailbox.")] = 600,
+    deadline: Annotated[float, typer.Option(min=0, help="Seconds to wait for a reply.")] = 600,
 ) -> None:
     """Predict rows on a server that sees only ciphertexts; keys are made once and reused."""
     import pandas as pd
@@ -155,7 +155,7 @@ def _remote(
     with _needs_service():
         from hepipe.service.client import RemoteServer
     token = token_file.read_text().strip() if token_file else os.environ.get(TOKEN)
-    return RemoteServer(url, model, token=token, authority=authority, policy=policy)
+    return RemoteServer(url, model, token=token, authority=authority, policy=policy, timeout_s=deadline)
 
 
 def _passphrase(confirm: bool) -> str:

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from hepipe.errors import HepipeError, UnsupportedModel
-from hepipe.models.importers import from_sklearn
 from hepipe.models.linear import LinearModel, linear_regression, logit_model
-from hepipe.models.logistic import SigmoidModel, with_sigmoid
 from hepipe.models.schema import Column, Schema
-from hepipe.study.datasets import load
-from hepipe.study.splits import split
-
-Model = LinearModel | SigmoidModel
+from hepipe.study.fitted_models import FITTED_MODELS
 
 _FORM = (
     'expected {"kind": "linear" | "logistic", "coef": [numbers, or one list for each output], "intercept": number or '
@@ -29,14 +19,14 @@ _FORM = (
 )
 
 
-def named_model(name: str) -> Model:
-    """A model of the suite, fitted on the training rows of its data set: one of NAMED_MODELS."""
-    if name not in NAMED_MODELS:
-        raise UnsupportedModel(f"no model is called {name!r}: use one of {list(NAMED_MODELS)}")
-    return NAMED_MODELS[name]()
+def named_model(name: str) -> Any:
+    """A model of the suite, fitted on the training rows of its data set: one of FITTED_MODELS."""
+    if name not in FITTED_MODELS:
+        raise UnsupportedModel(f"no model is called {name!r}: use one of {list(FITTED_MODELS)}")
+    return FITTED_MODELS[name]()
 
 
-def model_from_json(path: Path) -> Model:
+def model_from_json(path: Path) -> LinearModel:
     """A linear or logistic regression from a file of coefficients; UnsupportedModel names what is wrong with it.
 
     ``{"kind": "linear", "coef": [1.5, -2], "intercept": 3, "columns": [["age", 18, 70], ["hours", 0, 60]]}``: for raw
@@ -51,7 +41,7 @@ def model_from_json(path: Path) -> Model:
         raise UnsupportedModel(f"{path}: {reason}; {_FORM}") from error
 
 
-def _from_numbers(kind: str, coef: Any, intercept: Any, schema: Schema) -> Model:
+def _from_numbers(kind: str, coef: Any, intercept: Any, schema: Schema) -> LinearModel:
     rows = coef if coef and isinstance(coef[0], list) else [coef]
     if not schema.columns:
         raise UnsupportedModel("there is no column")
@@ -65,33 +55,3 @@ def _from_numbers(kind: str, coef: Any, intercept: Any, schema: Schema) -> Model
         classes = tuple(range(max(len(rows), 2)))
         return logit_model(rows, intercept, classes, schema)
     raise UnsupportedModel(f"kind is {kind!r}")
-
-
-def _salary() -> Model:
-    data = load("salary")
-    parts = split(data)
-    return cast(LinearModel, from_sklearn(LinearRegression().fit(parts.X_train, parts.y_train), data.schema))
-
-
-def _chd() -> LinearModel:
-    return _fitted_chd()[0]
-
-
-def _chd_sigmoid() -> Model:
-    model, X_train = _fitted_chd()
-    return with_sigmoid(model, X_train, degree=3)
-
-
-def _fitted_chd() -> tuple[LinearModel, Any]:
-    data = load("chd")
-    parts = split(data)
-    estimator = make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), LogisticRegression(max_iter=1000))
-    return cast(LinearModel, from_sklearn(estimator.fit(parts.X_train, parts.y_train), data.schema)), parts.X_train
-
-
-NAMED_MODELS: dict[str, Callable[[], Model]] = {
-    "salary-linear": _salary,
-    "chd-logistic": _chd,
-    "chd-logistic-sigmoid3": _chd_sigmoid,
-}
-"""What ``named_model`` knows."""
