@@ -66,8 +66,9 @@ def test_the_figure_has_a_bar_for_each_part_and_says_what_is_insecure() -> None:
 
 
 def test_the_sentences_say_what_is_measured() -> None:
-    near, far = latency_findings(pair())
-    assert near.startswith("With the server in a process of its own one row takes m on paillier 63 ms")
-    assert "most of it 'server: evaluate'" in near
-    assert far.startswith(f"Over {NETWORKS[-1].name} one row takes m on paillier")
-    assert "most of it 'network: round trips'" in far
+    near, far = latency_findings(pair(), pair(model="n", request=900.0))
+    start = "With the server in a process of its own one row takes 63 ms (m on paillier), 913 ms (n on paillier); "
+    assert near == f"{start}frames, HTTP and processes are 14 to 864 ms of it."
+    assert far.startswith(f"Over {NETWORKS[-1].name} (modelled) it takes ")
+    assert far.endswith("the network is most of it for m on paillier.")
+    assert latency_findings(pair(request=900.0))[1].endswith("the network is nowhere most of it.")

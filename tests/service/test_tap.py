@@ -112,9 +112,11 @@ def test_the_header_of_a_frame_is_shown_field_by_field(running: Running, tap: Ta
     assert int.from_bytes(bytes.fromhex(table.loc["kind", "hex"])) == kind_of(frame) == Kind.TENSOR
     assert int.from_bytes(bytes.fromhex(table.loc["samples", "hex"])) == SAMPLES
     assert int.from_bytes(bytes.fromhex(table.loc["body_len", "hex"])) == len(head.body)
-    assert table.loc["body", "hex"] == head.body[:32].hex(" ") + " …"
-    with pytest.raises(MalformedFrame, match="not one frame"):
-        frame_table(b"HEPF")
+    start = table.loc["bounds", "bytes"]
+    assert table.loc["bounds", "hex"] == head.body[:start].hex(" ")
+    assert table.loc["ciphertexts", "hex"] == head.body[start : start + 32].hex(" ") + " …"
+    with pytest.raises(MalformedFrame):
+        frame_table(tap.passed[0].body)
 
 
 def test_what_is_encrypted_or_passes_without_a_frame_is_said() -> None:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from hepipe.errors import MalformedFrame, Unsupported
-from hepipe.schemes.frames import HEADER_BYTES, LAYOUT, MAGIC, Kind, kind_of, split
+from hepipe.errors import Unsupported
+from hepipe.schemes.frames import LAYOUT, MAGIC, Kind, kind_of, parse, split
 
 _CHUNK = 1 << 16
 _KEY_ID = re.compile(r"[0-9a-f]{32}")
-_OPCODES = {1: "WebSocket text", 2: "WebSocket binary", 8: "WebSocket close"}
+_OPCODES = {1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
 _DIGITS = 32
 
 
@@ -135,7 +135,7 @@ class _Stream:
             return None
         body = bytes(self._buffer[start:size])
         shown = _unmasked(body, bytes(self._buffer[start - 4 : start])) if masked else body
-        return Passed(self._sender, _OPCODES.get(first & 15, "WebSocket control"), size, shown)
+        return Passed(self._sender, f"WebSocket {_OPCODES.get(first & 15, 'frame')}", size, shown)
 
 
 def _unmasked(body: bytes, mask: bytes) -> bytes:
@@ -200,19 +200,18 @@ _MEANINGS = {
     "log_scale": "bits after the binary point, a double",
     "body_len": "bytes after this header",
     "sha256": "of all other bytes: finds accidents, proves nothing",
+    "bounds": "a power of two that no value of the column exceeds, from the published profile",
+    "ciphertexts": "noise to all but the holder of the key",
 }
 
 
 def frame_table(frame: bytes) -> pd.DataFrame:
-    """The header of a frame field by field, and how its body begins."""
-    if len(frame) < HEADER_BYTES or not frame.startswith(MAGIC):
-        raise MalformedFrame(f"{len(frame)} bytes are not one frame")
-    rows, start = [], 0
-    for name, size in (*LAYOUT, ("body", len(frame) - HEADER_BYTES)):
-        shown = frame[start : start + min(size, _DIGITS)]
-        more = " …" if size > len(shown) else ""
-        said = _MEANINGS.get(name, "bounds of the columns, then ciphertexts: noise to all but the holder of the key")
-        rows.append({"field": name, "bytes": size, "hex": shown.hex(" ") + more, "meaning": said})
+    """The header of a query's frame field by field, and how its body begins: bounds and ciphertexts."""
+    head = parse(frame, Kind.TENSOR)
+    rows, start, bounds = [], 0, 2 * head.features
+    for name, size in (*LAYOUT, ("bounds", bounds), ("ciphertexts", len(head.body) - bounds)):
+        shown = frame[start : start + min(size, _DIGITS)].hex(" ")
+        rows.append({"field": name, "bytes": size, "hex": shown + " …" * (size > _DIGITS), "meaning": _MEANINGS[name]})
         start += size
     return pd.DataFrame(rows)
 

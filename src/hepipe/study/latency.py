@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from hepipe.study.captions import number
 from hepipe.study.datasets import Dataset
@@ -16,13 +17,14 @@ from hepipe.study.measure import NETWORKS, REQUEST, Measurement, Network
 from hepipe.study.tables import Compared
 
 HERE, THERE = "one process", "own process"
+BETWEEN = "between: frames, HTTP, processes"
+NETWORK = ("network: round trips", "network: bytes")
 PARTS = {
     "client: encrypt, decrypt": "#007a5a",
     "client: its half of the rounds": "#6fb8a0",
     "server: evaluate": "#8a4f9e",
-    "between: frames, HTTP, processes": "#8a6a00",
-    "network: round trips": "#555555",
-    "network: bytes": "#b4b4b4",
+    BETWEEN: "#8a6a00",
+    **dict(zip(NETWORK, ("#555555", "#b4b4b4"), strict=True)),
 }
 """The parts of a latency, in the order in which they are stacked, and their colours."""
 _ACROSS = 3
@@ -66,8 +68,8 @@ def _parts(item: Measurement, beside: float, server: float) -> dict[str, float]:
 
 
 def _modelled(item: Measurement, network: Network) -> dict[str, float]:
-    trips, sizes = list(PARTS)[-2:]
-    return {trips: network.trips_ms(item.rounds), sizes: network.bytes_ms(*item.one_bytes)}
+    times = network.trips_ms(item.rounds), network.bytes_ms(*item.one_bytes)
+    return dict(zip(NETWORK, times, strict=True))
 
 
 def figure_latency(dataset: Dataset | None, *pairs: Pair) -> Picture:
@@ -109,17 +111,29 @@ def _stacked(axes: Axes, part: pd.DataFrame) -> None:
     axes.set_yticks(places, part["server"])
     axes.set_ylim(len(part) - 0.5, -0.5)
     axes.set_xlim(0, 1.25 * float(left.max()))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("ms", fontsize=9, color=INK)
 
 
 def latency_findings(*pairs: Pair) -> list[str]:
-    """Two sentences: what the process of its own adds, and which part is the largest over the slowest network."""
+    """Two sentences: what the process of its own adds, and where the slowest network is the largest part."""
     table = latency_table(*pairs)
-    said = []
-    for where, text in ((THERE, "With the server in a process of its own"), (NETWORKS[-1].name, "Over {}")):
-        parts = []
-        for row in table[table["server"] == where].to_dict(orient="records"):
-            largest = max(PARTS, key=lambda name: row[f"{name} ms"])
-            parts.append(f"{row['model']} on {row['scheme']} {number(row['total ms'])} ms, most of it '{largest}'")
-        said.append(f"{text.format(where)} one row takes {'; '.join(parts)}.")
-    return said
+    near, far = (table[table["server"] == where] for where in (THERE, NETWORKS[-1].name))
+    between, network = near[f"{BETWEEN} ms"], far[[f"{name} ms" for name in NETWORK]].sum(axis=1)
+    slowed = far[network > far["total ms"] - network]
+    most = (
+        f"most of it for {' and '.join(map(_case, slowed.to_dict('records')))}" if len(slowed) else "nowhere most of it"
+    )
+    return [
+        f"With the server in a process of its own one row takes {_times(near)}; frames, HTTP and processes are "
+        f"{number(between.min())} to {number(between.max())} ms of it.",
+        f"Over {NETWORKS[-1].name} (modelled) it takes {_times(far)}; the network is {most}.",
+    ]
+
+
+def _times(table: pd.DataFrame) -> str:
+    return ", ".join(f"{number(row['total ms'])} ms ({_case(row)})" for row in table.to_dict(orient="records"))
+
+
+def _case(row: Mapping[Hashable, Any]) -> str:
+    return f"{row['model']} on {row['scheme']}"
