@@ -89,6 +89,7 @@ def _config(core: Core, address: Address) -> uvicorn.Config:
     config = uvicorn.Config(
         create_app(core),
         log_config=None,
+        log_level="warning",  # it would say who opens which WebSocket
         access_log=False,  # the application's own log holds no path
         server_header=False,
         proxy_headers=False,
