@@ -28,6 +28,8 @@ from hepipe.study.fitted_models import FITTED_MODELS
 from hepipe.study.splits import split
 
 ROWS = 2
+TOGETHER = 6
+"""Models of one server, which keeps 16 keys for whoever asks."""
 LONG_S = "600"
 SCHEMES = {"heart-tree-bits": "paillier", "heart-tree-sign": "ckks"}
 POLICIES = {"chd-network-relu": "client"}
@@ -97,24 +99,26 @@ def schemes_of(name: str) -> list[str]:
 
 def main(names: Sequence[str]) -> None:
     """Every model and scheme, one line each."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        for name in names:
-            export(folder / "models", name)
-        with serving(folder / "models") as url:
-            print("| model | policy | scheme | clear | encrypted | largest difference | s, two processes |")
-            print("| --- | --- | --- | --- | --- | --- | --- |")
-            for name, scheme in [(each, scheme) for each in names for scheme in schemes_of(each)]:
-                start = time.perf_counter()
-                found, clear = predicted(url, folder, name, scheme), expected(folder / "models", name, scheme)
-                values = [" ".join(f"{value:.6g}" for value in each) for each in (clear, found)]
-                difference = f"{np.abs(found - clear).max():.1e} | {time.perf_counter() - start:.1f}"
-                print(
-                    "|",
-                    " | ".join([name, POLICIES.get(name, "polynomial"), scheme, *values, difference]),
-                    "|",
-                    flush=True,
-                )
+    print("| model | policy | scheme | clear | encrypted | largest difference | s, two processes |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for start in range(0, len(names), TOGETHER):
+        with tempfile.TemporaryDirectory() as place:
+            show(Path(place), names[start : start + TOGETHER])
+
+
+def show(folder: Path, names: Sequence[str]) -> None:
+    """The lines of some models on one server."""
+    models = folder / "models"
+    for name in names:
+        export(models, name)
+    with serving(models) as url:
+        for name, scheme in [(each, scheme) for each in names for scheme in schemes_of(each)]:
+            start = time.perf_counter()
+            found, clear = predicted(url, folder, name, scheme), expected(models, name, scheme)
+            values = [" ".join(f"{value:.6g}" for value in each) for each in (clear, found)]
+            difference = [f"{np.abs(found - clear).max():.1e}", f"{time.perf_counter() - start:.1f}"]
+            line = [name, POLICIES.get(name, "polynomial"), scheme, *values, *difference]
+            print("|", " | ".join(line), "|", flush=True)
 
 
 if __name__ == "__main__":
