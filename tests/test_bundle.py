@@ -163,6 +163,7 @@ def npz(**arrays: Any) -> bytes:
 CHANGES = {
     "other format": lambda m: m.update(format="pickle"),
     "newer format": lambda m: m.update(format_version=2),
+    "a version that is true": lambda m: m.update(format_version=True),
     "one more field": lambda m: m.update(extra=1),
     "one field less": lambda m: m.pop("hepipe"),
     "name with a path": lambda m: m.update(name="../../etc"),

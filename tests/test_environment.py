@@ -136,6 +136,11 @@ def test_the_conda_environment_holds_nothing_else():
     assert environment()["channels"] == ["conda-forge", "nodefaults"]
 
 
+def test_the_notice_names_the_licence_of_every_declared_package():
+    listed = re.findall(r"^    ([a-z0-9][a-z0-9-]*)  *\S", (ROOT / "NOTICE").read_text(), re.MULTILINE)
+    assert set(listed) == set(declared())
+
+
 def test_the_python_bounds_agree():
     bounds = SpecifierSet(project()["requires-python"])
     assert conda_bounds("python") == bounds

@@ -104,6 +104,8 @@ def _manifests() -> list[Case]:
         change(changed)
         if changed.get("arrays_sha256") != "0" * 64 or comment == "digest of other arrays":
             cases.append(Case(comment, "Manifest", _whole(json.dumps(changed).encode(), arrays), "MalformedBundle"))
+    twice = json.dumps(manifest)[:-1] + ', "name": "other"}'
+    cases.append(Case("a name twice", "Json", _whole(twice.encode(), arrays), "MalformedBundle"))
     for comment, (name, change) in MISSHAPEN.items():
         changed, own = _base(made(name))
         change(changed["model"])

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hepipe.errors import HepipeError, MalformedBundle, UnsupportedModel
-from hepipe.models.codec import MODELS, check_profile, decode, encode
+from hepipe.models.codec import MODELS, check_profile, decode, encode, read_object
 from hepipe.schemes.dry import DryEvaluator
 from hepipe.schemes.parameters import ClearParameters
 
@@ -128,12 +128,12 @@ def unpack(data: bytes) -> Bundle:
         raise MalformedBundle(f"a bundle holds {sorted(members)}, expected {MANIFEST} and {ARRAYS}")
     manifest, arrays = members[MANIFEST], members[ARRAYS]
     try:
-        fields = json.loads(manifest)
-    except (ValueError, RecursionError) as error:
+        fields = read_object(manifest)
+    except ValueError as error:
         raise MalformedBundle(f"the manifest cannot be read: {error}") from error
-    if not isinstance(fields, dict) or set(fields) != _FIELDS:
+    if set(fields) != _FIELDS:
         raise MalformedBundle(f"the manifest has not exactly the fields {sorted(_FIELDS)}")
-    if (fields["format"], fields["format_version"]) != (FORMAT, FORMAT_VERSION):
+    if (fields["format"], repr(fields["format_version"])) != (FORMAT, repr(FORMAT_VERSION)):
         raise MalformedBundle(f"format {fields['format']!r} {fields['format_version']!r}, expected version 1")
     if hashlib.sha256(arrays).hexdigest() != fields["arrays_sha256"]:
         raise MalformedBundle("the arrays do not match their digest: the bundle was altered or truncated")

@@ -60,6 +60,27 @@ def digest_of(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def read_object(text: bytes | str) -> dict[str, Any]:
+    """The object of a JSON text; ValueError for anything else, and for a name that stands twice in one object.
+
+    Of two values under one name readers keep the first or the last, so what one of them checked another may not use.
+    """
+    try:
+        fields = json.loads(text, object_pairs_hook=_once)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if not isinstance(fields, dict):
+        raise ValueError("no object")
+    return fields
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a name that stands twice in one object")
+    return fields
+
+
 class Arrays(Protocol):
     """Where the arrays of a model are kept."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hepipe.errors import MalformedFrame
+from hepipe.models.codec import read_object
 from hepipe.service.limits import HEADER_JSON_BYTES
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -111,12 +112,9 @@ def _split(body: bytes, length: str | None) -> tuple[dict[str, Any], memoryview]
 def json_object(text: bytes | str) -> dict[str, Any]:
     """The object of a JSON text; MalformedFrame for anything else."""
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MalformedFrame("a JSON text that cannot be read") from error
-    if not isinstance(fields, dict):
-        raise MalformedFrame("a JSON text that is no object")
-    return fields
+        return read_object(text)
+    except ValueError as error:
+        raise MalformedFrame("a JSON text that cannot be read, is no object, or gives one name twice") from error
 
 
 def _tensor(header: dict[str, Any], side: str, name: str, binary: memoryview) -> bytes:
@@ -124,9 +122,10 @@ def _tensor(header: dict[str, Any], side: str, name: str, binary: memoryview) ->
     one = tensors[0] if isinstance(tensors, list) and len(tensors) == 1 else None
     if not isinstance(one, dict) or set(one) != _TENSOR_FIELDS:
         raise MalformedFrame(f"{side}: one binary tensor {name!r} with {sorted(_TENSOR_FIELDS)}, and no more")
-    if (one["name"], one["datatype"], one["shape"]) != (name, "BYTES", [1]):
+    # As text, since True and 1.0 are equal to 1 here and not in other languages.
+    if json.dumps([one["name"], one["datatype"], one["shape"]]) != json.dumps([name, "BYTES", [1]]):
         raise MalformedFrame(f"{side}: the tensor is {name!r}, of datatype BYTES and shape [1]")
-    if one["parameters"] != {"binary_data_size": len(binary)} or len(binary) < 4:
+    if json.dumps(one["parameters"]) != json.dumps({"binary_data_size": len(binary)}) or len(binary) < 4:
         raise MalformedFrame(f"{side}: binary_data_size is not the {len(binary)} bytes that follow")
     if struct.unpack_from("<I", binary)[0] != len(binary) - 4:
         raise MalformedFrame(f"{side}: the length of the BYTES element is not that of the bytes that follow")
