@@ -158,8 +158,10 @@ def test_predict_refuses_rows_before_a_key_is_made(served: Any, tmp_path: Path, 
 
 
 @pytest.mark.secure
-def test_new_keys_are_made_for_a_model_and_used(served: Any, tmp_path: Path, passphrase: None) -> None:
-    url, _, _, data = served
+def test_new_keys_are_made_for_a_model_used_and_deleted_here_and_there(
+    served: Any, tmp_path: Path, passphrase: None
+) -> None:
+    url, folder, _, data = served
     result = call("keys", "new", "--url", url, "--scheme", "ckks", "--keys", tmp_path)
     assert result.exit_code == 0, result.output
     remote = RemoteServer(url)
@@ -167,6 +169,13 @@ def test_new_keys_are_made_for_a_model_and_used(served: Any, tmp_path: Path, pas
     assert client.public().key_id in result.output
     assert isinstance(client, Client)
     assert len(remote.predict(client, data.X.iloc[:1])) == 1
+    key_id, kept = client.public().key_id, folder / "state" / "keys"
+    assert list(kept.rglob(f"{key_id}-*"))
+    assert call("keys", "delete", key_id[:12], "--url", "http://127.0.0.1:1", "--keys", tmp_path).exit_code == 1
+    assert len(KeyRing(tmp_path).list()) == 1, "a server that is not there forgets nothing"
+    assert call("keys", "delete", key_id[:12], "--url", url, "--keys", tmp_path).exit_code == 0
+    assert not list(kept.rglob(f"{key_id}-*"))
+    assert KeyRing(tmp_path).list() == []
 
 
 def test_a_short_passphrase_is_refused(running: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

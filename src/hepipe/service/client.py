@@ -98,11 +98,7 @@ class RemoteServer:
         """Have the server forget a client's keys and its stored replies; harmless if it has none."""
         key_id = client.public().key_id
         self._clients.pop(key_id, None)
-        try:
-            self._transport.call("DELETE", f"/v2/hepipe/keys/{key_id}")
-        except Refused as refused:
-            if refused.kind != "unknown":
-                raise
+        _forget(self._transport, key_id)
 
     def evaluate(self, x: CipherTensor, link: Link | None = None) -> CipherTensor:
         """The encrypted scores; ``link`` (client.link()) where the plan needs rounds.
@@ -172,6 +168,26 @@ class RemoteServer:
             return result
 
         return self._transport.converse(f"{self._path}/rounds", talk)
+
+
+def forget(url: str, key_id: str, token: str | None = None, authority: str | Path | None = None) -> None:
+    """Have a server forget a public key and the stored replies under it; harmless if it has none.
+
+    It makes room: a server keeps a limited number of keys for one token.
+    """
+    transport = Transport(url, token, authority, TIMEOUT_S, 4)
+    try:
+        _forget(transport, key_id)
+    finally:
+        transport.close()
+
+
+def _forget(transport: Transport, key_id: str) -> None:
+    try:
+        transport.call("DELETE", f"/v2/hepipe/keys/{key_id}")
+    except Refused as refused:
+        if refused.kind != "unknown":
+            raise
 
 
 @dataclass(frozen=True, eq=False)

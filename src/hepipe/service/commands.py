@@ -134,12 +134,22 @@ def list_keys(key_folder: KeyFolder = None) -> None:
 
 @keys.command()
 def delete(
-    key_id: Annotated[str, typer.Argument(help="Its id, or enough of its beginning.")], key_folder: KeyFolder = None
+    key_id: Annotated[str, typer.Argument(help="Its id, or enough of its beginning.")],
+    url: Annotated[str | None, typer.Option(help="A server that forgets the public half first.")] = None,
+    token_file: TokenFile = None,
+    authority: Authority = None,
+    key_folder: KeyFolder = None,
 ) -> None:
     """Delete a key for good: what was encrypted under it can then be read by nobody."""
     from hepipe.service.keyring import KeyRing
 
-    KeyRing(key_folder).delete(key_id)
+    ring = KeyRing(key_folder)
+    _, bundle = ring.find(key_id)
+    if url is not None:
+        with _needs_service():
+            from hepipe.service.client import forget
+        forget(url, bundle.key_id, _token(token_file), authority)
+    ring.delete(bundle.key_id)
 
 
 def _remote(
@@ -154,8 +164,11 @@ def _remote(
         return MailboxServer(url, model, policy=policy, deadline_s=deadline)
     with _needs_service():
         from hepipe.service.client import RemoteServer
-    token = token_file.read_text().strip() if token_file else os.environ.get(TOKEN)
-    return RemoteServer(url, model, token=token, authority=authority, policy=policy, timeout_s=deadline)
+    return RemoteServer(url, model, token=_token(token_file), authority=authority, policy=policy, timeout_s=deadline)
+
+
+def _token(token_file: Path | None) -> str | None:
+    return token_file.read_text().strip() if token_file else os.environ.get(TOKEN)
 
 
 def _passphrase(confirm: bool) -> str:

@@ -50,11 +50,15 @@ class KeyRing:
         """Whether there is a key for these parameters."""
         return any(bundle.parameters == parameters for _, bundle in self.list())
 
-    def delete(self, key_id: str) -> None:
-        """Remove the key whose id begins with ``key_id``; DataError unless there is exactly one."""
+    def find(self, key_id: str) -> tuple[Path, PublicBundle]:
+        """The key whose id begins with ``key_id``; DataError unless there is exactly one."""
         if not key_id:
             raise KeyMismatch("an empty key id names no key")
-        found = [path for path, bundle in self.list() if bundle.key_id.startswith(key_id)]
+        found = [(path, bundle) for path, bundle in self.list() if bundle.key_id.startswith(key_id)]
         if len(found) != 1:
             raise DataError(f"{len(found)} keys have an id that begins with {key_id}: hepipe keys list shows them")
-        found[0].unlink()
+        return found[0]
+
+    def delete(self, key_id: str) -> None:
+        """Remove the key that ``find`` finds."""
+        self.find(key_id)[0].unlink()

@@ -55,7 +55,7 @@ class KeyStore:
         if len(others) >= self._keys or total > self._key_bytes:
             raise Refused(
                 "forbidden", f"{len(others) + 1} keys of {total} bytes, at most {self._keys} of {self._key_bytes} are "
-                "kept: delete one that is no longer used",
+                "kept: delete one that is no longer used (hepipe keys delete ID --url)",
             )  # fmt: skip
 
     def put(self, tenant: str, key_id: str, data: bytes) -> tuple[StoredKey, bool]:
