@@ -24,7 +24,7 @@ from hepipe.schemes import seal
 from hepipe.schemes.base import CipherTensor, FloatArray, KeySet, PublicBundle
 from hepipe.schemes.coefficients import random_integers, scaled, to_integers, to_words
 from hepipe.schemes.dry import DryEvaluator
-from hepipe.schemes.frames import SEEDED, Frame, Kind, parse
+from hepipe.schemes.frames import SEEDED, Frame, Kind, bound_to, parse
 from hepipe.schemes.mask_room import LEAST_BITS, mask_room
 from hepipe.schemes.masks import mask_bits_for
 from hepipe.schemes.parameters import TEST_INSECURE_PAILLIER, CkksParameters, ClearParameters
@@ -397,7 +397,7 @@ def test_damaged_ciphertexts_are_refused_before_a_library_sees_them(name: str) -
 def test_a_refresh_travels_over_a_pipe(name: str) -> None:
     ours, theirs = multiprocessing.Pipe()
     holder = Channel(theirs)
-    thread = threading.Thread(target=lambda: holder.send(answer(name, holder.receive())))
+    thread = threading.Thread(target=lambda: holder.send(bound_to(request := holder.receive(), answer(name, request))))
     thread.start()
     with Channel(ours) as channel:
         link = PipeLink(channel)

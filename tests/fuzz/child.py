@@ -25,10 +25,11 @@ MOST_BYTES = 1 << 17
 _INSTRUMENTED = ["hepipe.schemes", "hepipe.models", "hepipe.service", "hepipe.protocol", "hepipe.circuits"]
 
 
-def resident_megabytes() -> float:
-    """Of this process now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+def resident_megabytes(most: bool = False) -> float:
+    """Of this process now, or the most there ever was. getrusage would count those of the process that started it."""
+    name = "VmHWM:" if most else "VmRSS:"
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 2**10
 
 
 class Run:
@@ -72,7 +73,7 @@ class Run:
 
     def write(self) -> None:
         """The counts, for the process that started this one."""
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        peak_mb = resident_megabytes(most=True)
         fields = {
             "decoder": self._target.name, "inputs": self._inputs, "accepted": self._accepted,
             "sealed": self._sealed if self._target.sealed else None, "refused": dict(self._refused.most_common()),
@@ -97,7 +98,8 @@ def main(name: str, *more: str) -> None:
         target.check(data)
         (corpus / f"seed-{place}").write_bytes(data)
     run = Run(target, folder)
-    limit_mb = round(resident_megabytes()) + MOST_MEGABYTES
+    # libFuzzer's own limit goes by getrusage; it ends an input that would take all memory, the report is exact.
+    limit_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10) + MOST_MEGABYTES
     atexit.register(run.write)
     options = [f"-atheris_runs={runs}", f"-seed={seed}", f"-max_len={MOST_BYTES}", f"-rss_limit_mb={limit_mb}"]
     options += [f"-artifact_prefix={folder}/", "-timeout=60", "-print_final_stats=0", "-verbosity=0", str(corpus)]

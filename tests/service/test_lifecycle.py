@@ -192,6 +192,18 @@ def test_a_restart_keeps_keys_and_models(life: Running) -> None:
         assert life.log.read_text().count("PUT") == uploads
 
 
+def test_the_log_says_what_was_asked_and_not_by_whom(life: Running) -> None:
+    remote = life.remote("powers")
+    client = remote.client("paillier")
+    written = len(life.log.read_text())
+    remote.evaluate(client.encrypt(X), client.link())
+    remote.close()
+    said = wait_for(lambda: (text := life.log.read_text()[written:]).count("WEBSOCKET") and text)
+    assert "WEBSOCKET /v2/models/{model}/rounds 1000" in said
+    for secret in ("127.0.0.1", "powers", client.public().key_id, life.tokens["alice"]):
+        assert secret not in said
+
+
 def test_a_stop_finishes_what_runs_and_takes_nothing_new(life: Running) -> None:
     """Rounds in their middle, and a request without rounds of which the last byte has not come yet."""
     client, other = life.remote("powers").client("paillier"), life.remote("linear").client("ckks")
@@ -246,15 +258,3 @@ async def _nodelay(listener: sockets.socket) -> int:
         _, writer = await asyncio.open_connection(*listener.getsockname())
         writer.close()
         return await found
-
-
-def test_the_log_says_what_was_asked_and_not_by_whom(life: Running) -> None:
-    remote = life.remote("powers")
-    client = remote.client("paillier")
-    written = len(life.log.read_text())
-    remote.evaluate(client.encrypt(X), client.link())
-    remote.close()
-    said = wait_for(lambda: (text := life.log.read_text()[written:]).count("WEBSOCKET") and text)
-    assert "WEBSOCKET /v2/models/{model}/rounds 1000" in said
-    for secret in ("127.0.0.1", "powers", client.public().key_id, life.tokens["alice"]):
-        assert secret not in said

@@ -35,8 +35,6 @@ _OF_PROXIES = {502: "busy", 504: "deadline"}
 """What a proxy says of a server that it does not reach, or that does not answer it: both pass."""
 _OF_WORKERS = {"SecretKeyUploaded": "secret-key", "KeyLost": "unknown"}
 """Errors that only workers raise, and the refusals that they become."""
-_UNREAD = {"deadline", "too-large", "unsupported-encoding"}
-"""Refusals that may come before the whole body: what is left of it is not waited for."""
 
 
 class Refused(HepipeError):
@@ -60,7 +58,9 @@ class Refused(HepipeError):
     def headers(self) -> dict[str, str]:
         """The headers that belong to it."""
         headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
-        headers |= {"Connection": "close"} if self.kind in _UNREAD else {}
+        # A body that came too slowly is waited for no longer. The rest of one that was refused unread is taken and
+        # dropped: a proxy that is still sending it might not pass on the answer before a closed connection.
+        headers |= {"Connection": "close"} if self.kind == "deadline" else {}
         return headers if self.retry_after_s is None else headers | {"Retry-After": f"{self.retry_after_s:.0f}"}
 
     @classmethod
