@@ -61,7 +61,7 @@ class Size:
     idle_s: float = 120
 
 
-QUICK = Size(4, 3, 24, 16, 1, 32, 40, 120, idle_s=5)
+QUICK = Size(2, 3, 8, 8, 1, 16, 20, 60, idle_s=2)
 
 
 class Served:
