@@ -39,7 +39,7 @@ def test_every_integer_of_paillier_is_that_of_the_reference() -> None:
 def test_no_score_is_off_by_more_than_its_plan_allowed() -> None:
     for compared, measured in measurements():
         errors = measured["errors"]
-        assert errors["scheme_error"] <= errors["bound"], (compared["model"], measured["scheme"])
+        assert errors["scheme_error"] <= min(errors["bound"], 1e-3), (compared["model"], measured["scheme"])
 
 
 def test_trees_on_bins_and_labels_agree() -> None:

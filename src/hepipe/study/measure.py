@@ -190,15 +190,22 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the working tree, with a mark if it has changes; empty outside a checkout."""
-    here = Path(__file__).parent
+    """The commit of the working tree, with a mark if it has changes; empty outside a checkout.
+
+    What runs write, results and the README's tables, is no change: the first notebook would mark the second.
+    """
     try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        head = _git("rev-parse", "--short=12", "HEAD")
+        written = (":(top)", ":(top,exclude)results", ":(top,exclude)README.md")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", *written)
     except (OSError, subprocess.SubprocessError):
         return ""
+    return head + "-dirty" * bool(changed)
+
+
+def _git(*words: str) -> str:
+    here = Path(__file__).parent
+    run = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True)
     return run.stdout.strip()
 
 
