@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from hepipe.errors import MalformedFrame, PeerLost, Unsupported
@@ -104,9 +104,13 @@ class WebSocketEnds:
         self.sent = self.received = b""
 
     def send(self, message: bytes) -> None:
-        """Send one frame."""
+        """Send one frame; Refused with the server's words if it has closed the conversation with a reason."""
         self.sent = self.sent or message
-        self._socket.send(message)
+        try:
+            self._socket.send(message)
+        except ConnectionClosed:
+            self.receive()
+            raise
 
     def receive(self) -> bytes:
         """One frame; Refused with the server's words."""
