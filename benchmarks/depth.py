@@ -22,11 +22,11 @@ from sklearn.tree import DecisionTreeClassifier
 
 import hepipe
 from hepipe.circuits.activation import IDENTITY, SQUARE
+from hepipe.models.binner import Binner
 from hepipe.models.logistic import clear_scores
 from hepipe.models.mlp import mlp
 from hepipe.models.profile import Profile
 from hepipe.models.schema import Schema
-from hepipe.models.tree_profile import Binner
 from record import write
 
 REPEATS = 3

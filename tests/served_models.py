@@ -18,13 +18,13 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from hepipe.circuits.activation import IDENTITY, SQUARE, power_series
+from hepipe.models.binner import Binner
 from hepipe.models.importers import from_sklearn
 from hepipe.models.logistic import with_sigmoid
 from hepipe.models.mlp import mlp
 from hepipe.models.profile import Profile
 from hepipe.models.quantizer import Quantizer
 from hepipe.models.schema import Column, Schema
-from hepipe.models.tree_profile import Binner
 
 RNG = np.random.default_rng(5)
 SCHEMA = Schema((Column("age", 16, 70), Column("healthy", 0, 10), Column("active", 0, 10)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,14 @@ def test_layers_come_in_the_order_of_the_design() -> None:
     layers = [name.split("/")[0] for name in ORDER if "/" in name]
     assert list(dict.fromkeys(layers)) == ["schemes", "circuits", "protocol", "models", "training", "study", "service"]
     assert layers == sorted(layers, key=list(dict.fromkeys(layers)).index)
+
+
+@pytest.mark.parametrize("name", ["service.worker", "service.client", "service.run"])
+def test_the_service_starts_without_what_only_fitting_needs(name: str) -> None:
+    """A worker that is replaced is waited for, and every worker keeps what it imports."""
+    heavy = "[n for n in ('sklearn', 'scipy', 'pandas', 'torch', 'matplotlib') if n in sys.modules]"
+    code = f"import sys, hepipe.{name}; print({heavy})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
 @pytest.mark.parametrize("name", MODULES)

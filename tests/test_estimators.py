@@ -32,8 +32,8 @@ from sklearn.utils.estimator_checks import (
 
 import hepipe
 from hepipe.errors import OutOfRange, Unsupported, UnsupportedModel
+from hepipe.models.binner import Binner
 from hepipe.models.schema import Column, Schema
-from hepipe.models.tree_profile import Binner
 from hepipe.protocol.parties import Client
 from hepipe.study import estimators
 from hepipe.study.estimators import BATCH, EncryptedClassifier, EncryptedClusterer, EncryptedRegressor, Parties

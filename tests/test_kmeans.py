@@ -17,8 +17,8 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, Stan
 import hepipe
 from hepipe.circuits import sign
 from hepipe.errors import OutOfRange, UnsupportedModel
-from hepipe.models.importers import from_sklearn
-from hepipe.models.kmeans import KMeansModel, kmeans_from_sklearn
+from hepipe.models.importers import from_sklearn, kmeans_from_sklearn
+from hepipe.models.kmeans import KMeansModel
 from hepipe.models.logistic import clear_scores
 from hepipe.models.schema import Column, Schema
 from hepipe.protocol.parties import Client, Server

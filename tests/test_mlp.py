@@ -17,8 +17,9 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from hepipe.circuits.activation import IDENTITY, SQUARE, on_request, power_series
 from hepipe.circuits.functions import RELU
 from hepipe.errors import OutOfRange, UnsupportedModel
+from hepipe.models.importers import mlp_from_sklearn
 from hepipe.models.logistic import clear_scores
-from hepipe.models.mlp import HEADROOM, MlpModel, mlp, mlp_from_sklearn, network_profile
+from hepipe.models.mlp import HEADROOM, MlpModel, mlp, network_profile
 from hepipe.models.schema import Column, Schema
 from hepipe.protocol.parties import Client, Server
 from hepipe.schemes.clear import ClearScheme

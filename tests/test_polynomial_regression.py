@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from hepipe.errors import OutOfRange, UnsupportedModel
+from hepipe.models.importers import from_sklearn
 from hepipe.models.linear import LinearModel
 from hepipe.models.logistic import clear_scores
 from hepipe.models.polynomial_regression import (
@@ -53,7 +54,9 @@ def fitted(degree: int = 3, interaction_only: bool = False, bias: bool = True) -
 def model_of(pipeline: Any, powers: str, schema: Schema = SCHEMA, **more: Any) -> Any:
     scaler, features, last = (step for _, step in pipeline.steps)
     scaling = {"slope": 1 / scaler.scale_, "offset": -scaler.mean_ / scaler.scale_}
-    return polynomial_regression(features, last.coef_, last.intercept_, schema, powers=powers, **scaling, **more)
+    return polynomial_regression(
+        features.powers_, last.coef_, last.intercept_, schema, powers=powers, **scaling, **more
+    )
 
 
 def encrypted(model: Any, scheme: str, rows: int, bits: float = 8) -> Any:
@@ -188,13 +191,13 @@ def test_on_paillier_both_ways_give_the_very_integers_of_the_reference(powers: s
 
 
 def test_what_is_refused() -> None:
-    features = PolynomialFeatures(5).fit(FRAME)
+    exponents = PolynomialFeatures(5).fit(FRAME).powers_
     with pytest.raises(UnsupportedModel, match="degree 5, powers='client': use 1 to 4"):
-        polynomial_regression(features, np.ones(56), 0.0, SCHEMA)
+        polynomial_regression(exponents, np.ones(56), 0.0, SCHEMA)
     with pytest.raises(UnsupportedModel, match="powers='nowhere'"):
         model_of(fitted(), "nowhere")
     with pytest.raises(NotFittedError):
-        polynomial_regression(PolynomialFeatures(2), np.ones(10), 0.0, SCHEMA)
+        from_sklearn(make_pipeline(PolynomialFeatures(2), Ridge()), SCHEMA)
 
 
 def test_the_fold_of_the_salary_law_is_followed_better_by_each_degree() -> None:

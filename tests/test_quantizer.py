@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as hnp
 from sklearn.utils.estimator_checks import check_estimator
 
 from hepipe.errors import OutOfRange, UnsupportedModel
-from hepipe.models.quantizer import QuantizedProfile, Quantizer, steps_of
+from hepipe.models.quantizer import Quantizer
 from hepipe.models.schema import Schema
+from hepipe.models.step_profile import QuantizedProfile, steps_of
 
 elements = st.floats(-50, 50) | st.integers(-9, 9).map(float)
 columns_of_data = hnp.arrays(np.float64, st.tuples(st.integers(1, 30), st.integers(1, 3)), elements=elements)

@@ -20,9 +20,11 @@ import hepipe
 from hepipe.circuits.sign import price
 from hepipe.errors import Unsupported, UnsupportedModel
 from hepipe.models.logistic import clear_scores
-from hepipe.models.quantizer import Quantizer, steps_of
+from hepipe.models.quantizer import Quantizer
 from hepipe.models.schema import Column, Schema
-from hepipe.models.threshold_tree import ERROR_BITS, ThresholdTreeModel, threshold_tree_from_sklearn
+from hepipe.models.step_profile import steps_of
+from hepipe.models.threshold_tree import ERROR_BITS, ThresholdTreeModel
+from hepipe.models.tree_importer import threshold_tree_from_sklearn
 from hepipe.protocol.parties import Client, Server
 from hepipe.schemes.clear import ClearScheme
 from hepipe.schemes.parameters import ClearParameters

@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from hepipe.errors import UnsupportedModel
 from hepipe.models import torch_importer
+from hepipe.models.importers import mlp_from_sklearn
 from hepipe.models.logistic import clear_scores
-from hepipe.models.mlp import mlp_from_sklearn
 from hepipe.models.schema import Column, Schema
 from hepipe.models.torch_importer import from_torch
 from hepipe.study.datasets import load

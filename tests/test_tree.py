@@ -25,10 +25,12 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import hepipe
 from hepipe.errors import KeyMismatch, OutOfRange, ShapeMismatch, UnsupportedModel
+from hepipe.models.binner import Binner
 from hepipe.models.logistic import clear_scores
 from hepipe.models.schema import Column, Schema
-from hepipe.models.tree import DecisionTreeModel, tree_from_sklearn
-from hepipe.models.tree_profile import Binner, BinProfile, bin_grid, bin_numbers, check_grids
+from hepipe.models.tree import DecisionTreeModel
+from hepipe.models.tree_importer import tree_from_sklearn
+from hepipe.models.tree_profile import BinProfile, bin_grid, bin_numbers, check_grids
 from hepipe.protocol.parties import Client, Server
 from hepipe.study.plan import plan
 

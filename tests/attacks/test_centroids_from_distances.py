@@ -11,7 +11,8 @@ from client_view import Listening, parties, phe_keys, plaintexts, solved
 from scipy import stats
 from sklearn.cluster import KMeans
 
-from hepipe.models.kmeans import KMeansModel, kmeans_from_sklearn
+from hepipe.models.importers import kmeans_from_sklearn
+from hepipe.models.kmeans import KMeansModel
 from hepipe.models.schema import Schema
 from hepipe.protocol.parties import Client
 from hepipe.schemes.frames import Kind, parse

@@ -11,12 +11,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeRegressor
 
 from hepipe.circuits.activation import IDENTITY, SQUARE
+from hepipe.models.binner import Binner
 from hepipe.models.importers import from_sklearn
 from hepipe.models.linear import linear_regression
 from hepipe.models.mlp import mlp
 from hepipe.models.profile import Profile
 from hepipe.models.quantizer import Quantizer
-from hepipe.models.tree_profile import Binner
 from served_models import FRAME, SCHEMA, TARGET
 
 ROWS = pd.DataFrame(

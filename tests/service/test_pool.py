@@ -6,13 +6,15 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
 
-from hepipe.errors import MalformedFrame
+from hepipe.errors import MalformedFrame, PeerLost
 from hepipe.protocol.pipe import Channel
+from hepipe.service import worker
 from hepipe.service.pool import Pool, check_key
 from hepipe.service.problems import Refused
 
@@ -109,6 +111,29 @@ def test_a_caller_that_is_gone_frees_its_worker_and_a_second_one_waits_its_turn(
     with_pool(use)
 
 
+def unable_to_end(connection: Any) -> None:
+    """A worker in a process whose interpreter waits for something that will not come, as without memory it may."""
+    threading.Thread(target=threading.Event().wait).start()
+    worker.run(connection, 5.0, True)
+
+
+def test_a_worker_with_an_error_of_none_of_ours_is_gone_at_once() -> None:
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=unable_to_end, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    channel = Channel(ours, 120)
+    channel.send(b"no JSON")
+    with pytest.raises(PeerLost):
+        channel.receive()
+    process.join(30)
+    try:
+        assert not process.is_alive()
+    finally:
+        process.kill()
+
+
 def whose(channel: Any) -> Generator[bytes, bytes, Any]:
     """The channel of the worker that got the job."""
     yield from ()
@@ -136,7 +161,7 @@ def test_of_the_free_workers_a_job_gets_the_one_with_most_ready_for_its_key() ->
         last.note(b, 0)
         assert await pool.run(whose, 120, name=a) is first.channel
         assert await pool.run(whose, 120, name=b) is last.channel
-        assert await pool.run(whose, 120, name=unknown) is last.channel  # among equals the one used last
+        assert await pool.run(whose, 120, name=unknown) is first.channel  # among equals the one idle longest
         first.note(a, 0)
         assert await pool.run(whose, 120, name=a) is last.channel
 

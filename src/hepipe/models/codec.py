@@ -26,8 +26,8 @@ from hepipe.models.logistic import SigmoidModel
 from hepipe.models.mlp import Layer, MlpModel
 from hepipe.models.polynomial_regression import PolynomialModel, PolynomialProfile, Products
 from hepipe.models.profile import ClassificationProfile, Profile
-from hepipe.models.quantizer import QuantizedProfile, Steps
 from hepipe.models.schema import Column, Schema
+from hepipe.models.step_profile import QuantizedProfile, Steps
 from hepipe.models.threshold_tree import ThresholdTreeModel
 from hepipe.models.tree import DecisionTreeModel
 from hepipe.models.tree_profile import BinProfile

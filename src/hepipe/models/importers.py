@@ -1,13 +1,17 @@
-"""Models from fitted scikit-learn estimators: pipelines of an imputer, scalers and a linear or logistic model."""
+"""Models from fitted scikit-learn estimators, alone or behind an imputer and scalers: of ``models/`` only the importers
+and the two steps for trees load scikit-learn, so that a worker of the service starts without it."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge, RidgeCV
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -15,27 +19,35 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
+from hepipe.circuits.activation import IDENTITY, on_request
+from hepipe.circuits.comparison import LARGEST
+from hepipe.circuits.functions import RELU, SIGMOID, TANH
 from hepipe.errors import UnsupportedModel
-from hepipe.models.kmeans import CLUSTERERS, GAP_BITS, KMeansModel, kmeans_from_sklearn
+from hepipe.models.binner import Binner
+from hepipe.models.kmeans import REVEALS, ClusterProfile, KMeansModel
 from hepipe.models.linear import LinearModel, linear_regression, logit_model
-from hepipe.models.mlp import MlpModel, mlp_from_sklearn
+from hepipe.models.mlp import MlpModel, mlp, network_profile
 from hepipe.models.polynomial_regression import PolynomialModel, polynomial_regression
-from hepipe.models.quantizer import Quantizer, steps_of
+from hepipe.models.quantizer import Quantizer
 from hepipe.models.schema import Column, Schema
-from hepipe.models.threshold_tree import ThresholdTreeModel, threshold_tree_from_sklearn
-from hepipe.models.tree import FORESTS, TREES, DecisionTreeModel, tree_from_sklearn
-from hepipe.models.tree_profile import Binner
-from hepipe.schemes.base import FloatArray
+from hepipe.models.step_profile import steps_of
+from hepipe.models.threshold_tree import ThresholdTreeModel
+from hepipe.models.tree import DecisionTreeModel
+from hepipe.models.tree_importer import FORESTS, TREES, threshold_tree_from_sklearn, tree_from_sklearn
+from hepipe.schemes.base import FloatArray, Samples
 
 REGRESSORS = (LinearRegression, Ridge, RidgeCV, Lasso, ElasticNet)
+CLUSTERERS = (KMeans, MiniBatchKMeans)
 SCALERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
+GAP_BITS = 10.0
+_UNITS = {"identity": IDENTITY, "logistic": on_request(SIGMOID), "tanh": on_request(TANH), "relu": on_request(RELU)}
 
 
 def from_sklearn(
     estimator: BaseEstimator,
     schema: Schema | None = None,
     *,
-    X_train: npt.ArrayLike | pd.DataFrame | None = None,
+    X_train: Samples | None = None,
     degree: int | None = None,
     powers: str = "client",
     reveal: str = "index",
@@ -51,9 +63,9 @@ def from_sklearn(
                      only |x| <= 2**16 is promised, which costs 16 bits of room. Imputer fills are published; scalers
                      are not: they are folded into the weights
     X_train, degree  for networks: see models.mlp.mlp; powers for PolynomialFeatures: see polynomial_regression
-    reveal, gap_bits  for k-means, with X_train: see models.kmeans.kmeans_from_sklearn
+    reveal, gap_bits  for k-means, with X_train: see kmeans_from_sklearn
     comparison       for a tree after a Quantizer, or on raw values with X_train: "sign" for CKKS, "bits" for Paillier;
-                     see models.threshold_tree.threshold_tree_from_sklearn
+                     see models.tree_importer.threshold_tree_from_sklearn
 
     UnsupportedModel for anything else, sklearn's NotFittedError before ``fit``.
     """
@@ -68,13 +80,13 @@ def from_sklearn(
             f"{type(last).__name__} cannot be evaluated on encrypted data here: use a linear or logistic regression, a "
             "network or k-means, alone or in a Pipeline of an imputer and scalers, or a tree or forest after a Binner"
         )
-    polynomial = steps.pop() if steps and isinstance(steps[-1], PolynomialFeatures) else None
+    exponents = steps.pop().powers_ if steps and isinstance(steps[-1], PolynomialFeatures) else None
     fill, slope, offset = _folded(steps, features)
     published = _schema(estimator, schema, features)
     before: dict[str, Any] = {"fill": fill, "slope": slope, "offset": offset}
-    if polynomial is not None and isinstance(last, REGRESSORS):
-        return polynomial_regression(polynomial, last.coef_, last.intercept_, published, **before, powers=powers)
-    if polynomial is not None:
+    if exponents is not None and isinstance(last, REGRESSORS):
+        return polynomial_regression(exponents, last.coef_, last.intercept_, published, **before, powers=powers)
+    if exponents is not None:
         raise UnsupportedModel(f"PolynomialFeatures before {type(last).__name__}: use them before a linear regression")
     if isinstance(last, CLUSTERERS):
         return kmeans_from_sklearn(last, published, **before, reveal=reveal, gap_bits=gap_bits, X_train=X_train)
@@ -90,6 +102,91 @@ def _linear(last: Any, schema: Schema, fill: FloatArray | None, slope: FloatArra
     if isinstance(last, LogisticRegression):
         return logit_model(coef * slope, intercept, tuple(last.classes_.tolist()), schema, fill)
     return linear_regression(coef * slope, intercept, schema, fill)
+
+
+def mlp_from_sklearn(
+    estimator: Any,
+    schema: Schema,
+    *,
+    fill: FloatArray | None = None,
+    slope: npt.ArrayLike = 1.0,
+    offset: npt.ArrayLike = 0.0,
+    X_train: Samples | None = None,
+    degree: int | None = None,
+) -> MlpModel:
+    """The model of a fitted MLPClassifier or MLPRegressor; the other arguments as ``mlp``.
+
+    A classifier returns its logits: its last sigmoid or softmax is monotone, so the client needs none for the label.
+    """
+    check_is_fitted(estimator)
+    if not isinstance(estimator, (MLPClassifier, MLPRegressor)) or estimator.activation not in _UNITS:
+        raise UnsupportedModel(f"{type(estimator).__name__} is no MLPClassifier or MLPRegressor with known units")
+    hidden = _UNITS[estimator.activation]
+    activations = [*[hidden] * (len(estimator.coefs_) - 1), IDENTITY]
+    profile = network_profile(schema, len(estimator.intercepts_[-1]), _classes(estimator), fill)
+    maps = list(zip(estimator.coefs_, estimator.intercepts_, activations, strict=True))
+    return mlp(profile, maps, X_train, degree, slope, offset)
+
+
+def _classes(estimator: Any) -> Sequence[Any] | None:
+    if not isinstance(estimator, MLPClassifier):
+        return None
+    if estimator._label_binarizer.y_type_.startswith("multilabel"):
+        raise UnsupportedModel("a multilabel network has no one label a row: fit one network for each label")
+    return list(estimator.classes_.tolist())
+
+
+def kmeans_from_sklearn(
+    estimator: Any,
+    schema: Schema,
+    *,
+    fill: FloatArray | None = None,
+    slope: FloatArray | float = 1.0,
+    offset: FloatArray | float = 0.0,
+    reveal: str = "index",
+    gap_bits: float = GAP_BITS,
+    X_train: Samples | None = None,
+) -> KMeansModel:
+    """The model of a fitted KMeans or MiniBatchKMeans that was trained on slope * x + offset.
+
+    schema    of the raw columns, in the estimator's order; the narrower its ranges, the finer the gap
+    reveal    "index", or "distances", which is cheap and gives the centroids away
+    gap_bits  fineness of the gap: each bit costs about a level of CKKS, and two bits of every comparison on Paillier
+    X_train   raw rows of which ``ties_within`` is counted
+
+    UnsupportedModel for one cluster, or for two centroids that coincide; sklearn's NotFittedError before ``fit``.
+    """
+    check_is_fitted(estimator)
+    centroids = np.asarray(estimator.cluster_centers_, dtype=np.float64)
+    if reveal not in REVEALS:
+        raise UnsupportedModel(f"reveal={reveal!r}: use one of {list(REVEALS)}")
+    if not gap_bits >= 1:
+        raise UnsupportedModel(f"gap_bits={gap_bits}: a gap is a part of the range, half of it at most")
+    profile = ClusterProfile.of(
+        "classification", schema, 1 if reveal == "index" else len(centroids), fill, reveal=reveal, count=len(centroids)
+    )
+    constants = (centroids * (centroids - 2 * offset)).sum(axis=1)
+    linear = LinearModel.of(profile, -2 * (slope * centroids).T, constants)
+    if reveal == "distances":
+        return KMeansModel(profile, linear.weights, linear.intercept, name="k-means, distances")
+    gap = 2.0**-gap_bits
+    weights, intercept = _scaled(linear.weights, linear.intercept, LARGEST - gap)
+    model = KMeansModel(profile, weights, intercept, gap)
+    if X_train is None:
+        return model
+    return KMeansModel(profile, weights, intercept, gap, float(model.near_a_tie(X_train).mean()))
+
+
+def _scaled(weights: FloatArray, intercept: FloatArray, spread: float) -> tuple[FloatArray, FloatArray]:
+    """Distances whose differences have the bound ``spread``, less the mean over the clusters, which decides nothing."""
+    pairs = list(itertools.combinations(range(len(intercept)), 2))
+    if not pairs:
+        raise UnsupportedModel("one cluster: every row belongs to it, and nothing needs to be computed")
+    bounds = [np.abs(weights[:, i] - weights[:, j]).sum() + abs(intercept[i] - intercept[j]) for i, j in pairs]
+    if min(bounds) == 0:
+        raise UnsupportedModel("two centroids coincide: their rows tie everywhere; fit with fewer clusters")
+    factor = spread / max(bounds)
+    return factor * (weights - weights.mean(axis=1, keepdims=True)), factor * (intercept - intercept.mean())
 
 
 def _tree(

@@ -5,26 +5,17 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.utils.validation import check_is_fitted
 
-from hepipe.circuits.comparison import LARGEST, nearest
+from hepipe.circuits.comparison import nearest
 from hepipe.circuits.linear import affine
-from hepipe.errors import UnsupportedModel
-from hepipe.models.linear import LinearModel
 from hepipe.models.profile import Profile
-from hepipe.models.schema import Schema
-from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray
+from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, Samples
 
-CLUSTERERS = (KMeans, MiniBatchKMeans)
-GAP_BITS = 10.0
 REVEALS = {
     "index": "cluster index",
     "distances": "cluster index; distances to all centroids, hence the centroids after d + 1 queries",
@@ -82,7 +73,7 @@ class KMeansModel:
         """What a plan aims at unless told otherwise: an eighth for an index."""
         return _PRECISION_BITS[self.profile.reveal]
 
-    def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def prepare(self, X: Samples) -> FloatArray:
         """At the client: see Profile.prepare."""
         return self.profile.prepare(X)
 
@@ -97,68 +88,15 @@ class KMeansModel:
         """At the client: see ClusterProfile.head."""
         return self.profile.head(scores)
 
-    def exact(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def exact(self, X: Samples) -> FloatArray:
         """What the circuit approximates: the index of the least distance, shape (samples, 1), or the distances."""
         distances = self._distances(X)
         return distances if self.profile.reveal == "distances" else distances.argmin(axis=1)[:, None] * 1.0
 
-    def near_a_tie(self, X: npt.ArrayLike | pd.DataFrame) -> npt.NDArray[np.bool_]:
+    def near_a_tie(self, X: Samples) -> npt.NDArray[np.bool_]:
         """Which rows lie within the gap, shape (samples,)."""
         least = np.sort(self._distances(X), axis=1)
         return np.asarray(least[:, 1] - least[:, 0] < self.gap)
 
-    def _distances(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def _distances(self, X: Samples) -> FloatArray:
         return np.asarray(self.prepare(X) @ self.weights + self.intercept)
-
-
-def kmeans_from_sklearn(
-    estimator: Any,
-    schema: Schema,
-    *,
-    fill: FloatArray | None = None,
-    slope: FloatArray | float = 1.0,
-    offset: FloatArray | float = 0.0,
-    reveal: str = "index",
-    gap_bits: float = GAP_BITS,
-    X_train: npt.ArrayLike | pd.DataFrame | None = None,
-) -> KMeansModel:
-    """The model of a fitted KMeans or MiniBatchKMeans that was trained on slope * x + offset.
-
-    schema    of the raw columns, in the estimator's order; the narrower its ranges, the finer the gap
-    reveal    "index", or "distances", which is cheap and gives the centroids away
-    gap_bits  fineness of the gap: each bit costs about a level of CKKS, and two bits of every comparison on Paillier
-    X_train   raw rows of which ``ties_within`` is counted
-
-    UnsupportedModel for one cluster, or for two centroids that coincide; sklearn's NotFittedError before ``fit``.
-    """
-    check_is_fitted(estimator)
-    centroids = np.asarray(estimator.cluster_centers_, dtype=np.float64)
-    if reveal not in REVEALS:
-        raise UnsupportedModel(f"reveal={reveal!r}: use one of {list(REVEALS)}")
-    if not gap_bits >= 1:
-        raise UnsupportedModel(f"gap_bits={gap_bits}: a gap is a part of the range, half of it at most")
-    profile = ClusterProfile.of(
-        "classification", schema, 1 if reveal == "index" else len(centroids), fill, reveal=reveal, count=len(centroids)
-    )
-    constants = (centroids * (centroids - 2 * offset)).sum(axis=1)
-    linear = LinearModel.of(profile, -2 * (slope * centroids).T, constants)
-    if reveal == "distances":
-        return KMeansModel(profile, linear.weights, linear.intercept, name="k-means, distances")
-    gap = 2.0**-gap_bits
-    weights, intercept = _scaled(linear.weights, linear.intercept, LARGEST - gap)
-    model = KMeansModel(profile, weights, intercept, gap)
-    if X_train is None:
-        return model
-    return KMeansModel(profile, weights, intercept, gap, float(model.near_a_tie(X_train).mean()))
-
-
-def _scaled(weights: FloatArray, intercept: FloatArray, spread: float) -> tuple[FloatArray, FloatArray]:
-    """Distances whose differences have the bound ``spread``, less the mean over the clusters, which decides nothing."""
-    pairs = list(itertools.combinations(range(len(intercept)), 2))
-    if not pairs:
-        raise UnsupportedModel("one cluster: every row belongs to it, and nothing needs to be computed")
-    bounds = [np.abs(weights[:, i] - weights[:, j]).sum() + abs(intercept[i] - intercept[j]) for i, j in pairs]
-    if min(bounds) == 0:
-        raise UnsupportedModel("two centroids coincide: their rows tie everywhere; fit with fewer clusters")
-    factor = spread / max(bounds)
-    return factor * (weights - weights.mean(axis=1, keepdims=True)), factor * (intercept - intercept.mean())

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from hepipe.circuits.linear import affine
 from hepipe.models.profile import ClassificationProfile, Profile
 from hepipe.models.schema import Schema
-from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray
+from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, Samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +35,7 @@ class LinearModel:
         intercept = np.broadcast_to(np.asarray(raw_intercept, dtype=np.float64), (raw.shape[1],))
         return cls(profile, raw * profile.half[:, None], intercept + profile.centre @ raw, **more)
 
-    def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def prepare(self, X: Samples) -> FloatArray:
         """At the client: see Profile.prepare."""
         return self.profile.prepare(X)
 

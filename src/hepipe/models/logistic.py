@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from hepipe.circuits import polynomial
 from hepipe.circuits.functions import SIGMOID, Approximation
@@ -18,7 +17,7 @@ from hepipe.circuits.linear import affine
 from hepipe.errors import UnsupportedModel
 from hepipe.models.linear import LinearModel
 from hepipe.models.profile import ClassificationProfile
-from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray
+from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, Samples
 from hepipe.schemes.clear import ClearScheme
 from hepipe.schemes.parameters import ClearParameters
 
@@ -43,7 +42,7 @@ class SigmoidModel:
         """The model with the degree of its sigmoid."""
         return f"{self.logits.name}, sigmoid of degree {self.sigmoid.degree}"
 
-    def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def prepare(self, X: Samples) -> FloatArray:
         """At the client: see Profile.prepare."""
         return self.profile.prepare(X)
 
@@ -57,12 +56,12 @@ class SigmoidModel:
         """At the client: probabilities to labels."""
         return self.profile.head(scores)
 
-    def exact(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def exact(self, X: Samples) -> FloatArray:
         """The probabilities with the exact sigmoid, shape (samples, outputs): what the polynomial approximates."""
         return SIGMOID.exact(clear_scores(self.logits, X))
 
 
-def with_sigmoid(model: LinearModel, X_train: npt.ArrayLike | pd.DataFrame, degree: int = 3) -> SigmoidModel:
+def with_sigmoid(model: LinearModel, X_train: Samples, degree: int = 3) -> SigmoidModel:
     """``model`` with its probability under encryption; the domain is chosen from the scores of ``X_train``.
 
     An input whose score lies beyond it gets a wrong probability; the client refuses those that show it.
@@ -75,9 +74,7 @@ def with_sigmoid(model: LinearModel, X_train: npt.ArrayLike | pd.DataFrame, degr
     return SigmoidModel(model, sigmoid, replace(model.profile, threshold=0.5, limits=limits))
 
 
-def clear_scores(
-    model: Any, X: npt.ArrayLike | pd.DataFrame, policy: str = "polynomial", *, selects: bool = False
-) -> FloatArray:
+def clear_scores(model: Any, X: Samples, policy: str = "polynomial", *, selects: bool = False) -> FloatArray:
     """The scores in the clear: ``forward`` on the clear evaluator, float64 of shape (samples, outputs).
 
     selects  by the circuit of a scheme that selects, as Paillier does, where a model has another for those

@@ -8,20 +8,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.utils.validation import check_is_fitted
 
-from hepipe.circuits.activation import IDENTITY, Activated, Activation, layer, on_request, settled
-from hepipe.circuits.functions import RELU, SIGMOID, TANH
+from hepipe.circuits.activation import IDENTITY, Activated, Activation, layer, settled
 from hepipe.errors import UnsupportedModel
 from hepipe.models.profile import ClassificationProfile, Profile
 from hepipe.models.schema import Schema
-from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray
+from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, Samples
 
 HEADROOM = 1.05
 """A polynomial's domain reaches this much past the largest pre-activation of the training rows."""
-_SKLEARN = {"identity": IDENTITY, "logistic": on_request(SIGMOID), "tanh": on_request(TANH), "relu": on_request(RELU)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +65,7 @@ class MlpModel:
         activations = dict.fromkeys(one.activation.name for one in self.layers if one.activation is not IDENTITY)
         return f"{'-'.join(map(str, widths))} network, {' and '.join(activations) or 'linear'}"
 
-    def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def prepare(self, X: Samples) -> FloatArray:
         """At the client: see Profile.prepare."""
         return self.profile.prepare(X)
 
@@ -85,7 +80,7 @@ class MlpModel:
         """At the client: see Profile.head."""
         return self.profile.head(scores)
 
-    def exact(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def exact(self, X: Samples) -> FloatArray:
         """The scores of the network as it was trained, in float64: what the polynomials approximate."""
         x = self.prepare(X)
         for one in self.layers:
@@ -105,7 +100,7 @@ class MlpModel:
 def mlp(
     profile: Profile,
     maps: Sequence[tuple[npt.ArrayLike, npt.ArrayLike, Activation]],
-    X_train: npt.ArrayLike | pd.DataFrame | None = None,
+    X_train: Samples | None = None,
     degree: int | None = None,
     slope: npt.ArrayLike = 1.0,
     offset: npt.ArrayLike = 0.0,
@@ -162,30 +157,6 @@ def _on_prepared(layers: list[Layer], profile: Profile, slope: FloatArray, offse
     return [replace(first, weights=weights, intercept=intercept), *layers[1:]]
 
 
-def mlp_from_sklearn(
-    estimator: Any,
-    schema: Schema,
-    *,
-    fill: FloatArray | None = None,
-    slope: npt.ArrayLike = 1.0,
-    offset: npt.ArrayLike = 0.0,
-    X_train: npt.ArrayLike | pd.DataFrame | None = None,
-    degree: int | None = None,
-) -> MlpModel:
-    """The model of a fitted MLPClassifier or MLPRegressor; the other arguments as ``mlp``.
-
-    A classifier returns its logits: its last sigmoid or softmax is monotone, so the client needs none for the label.
-    """
-    check_is_fitted(estimator)
-    if not isinstance(estimator, (MLPClassifier, MLPRegressor)) or estimator.activation not in _SKLEARN:
-        raise UnsupportedModel(f"{type(estimator).__name__} is no MLPClassifier or MLPRegressor with known units")
-    hidden = _SKLEARN[estimator.activation]
-    activations = [*[hidden] * (len(estimator.coefs_) - 1), IDENTITY]
-    profile = network_profile(schema, len(estimator.intercepts_[-1]), _classes(estimator), fill)
-    maps = list(zip(estimator.coefs_, estimator.intercepts_, activations, strict=True))
-    return mlp(profile, maps, X_train, degree, slope, offset)
-
-
 def network_profile(
     schema: Schema, outputs: int, classes: Sequence[Any] | None, fill: FloatArray | None = None
 ) -> Profile:
@@ -195,11 +166,3 @@ def network_profile(
     if len(classes) < 2 or outputs not in ({1, 2} if len(classes) == 2 else {len(classes)}):
         raise UnsupportedModel(f"{outputs} outputs, {len(classes)} classes: give one a class, or one for two classes")
     return ClassificationProfile.of("classification", schema, outputs, fill, classes=tuple(classes))
-
-
-def _classes(estimator: Any) -> Sequence[Any] | None:
-    if not isinstance(estimator, MLPClassifier):
-        return None
-    if estimator._label_binarizer.y_type_.startswith("multilabel"):
-        raise UnsupportedModel("a multilabel network has no one label a row: fit one network for each label")
-    return list(estimator.classes_.tolist())

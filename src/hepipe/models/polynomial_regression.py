@@ -12,15 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from sklearn.preprocessing import PolynomialFeatures
-from sklearn.utils.validation import check_is_fitted
 
 from hepipe.errors import ShapeMismatch, UnsupportedModel
 from hepipe.models.linear import LinearModel
 from hepipe.models.profile import Profile
 from hepipe.models.schema import Schema
-from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray
+from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, Samples
 
 MAX_DEGREE = 4
 Powers = npt.NDArray[np.int64]
@@ -38,7 +35,7 @@ class PolynomialProfile(Profile):
         """|value| of each monomial."""
         return monomials(super().input_bound[None], self.powers).ravel()
 
-    def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def prepare(self, X: Samples) -> FloatArray:
         """Fill, check, scale and multiply out: float64 of shape (samples, monomials)."""
         bound = self.input_bound
         return np.asarray(np.clip(monomials((self.checked(X) - self.centre) / self.half, self.powers), -bound, bound))
@@ -68,7 +65,7 @@ class PolynomialModel:
         if lowest < 1 or degrees != list(range(2, len(self.weights) + 1)):
             raise ShapeMismatch(f"products of degrees {degrees} for weights of {len(self.weights)}: one from 2 up each")
 
-    def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def prepare(self, X: Samples) -> FloatArray:
         """At the client: see Profile.prepare."""
         return self.profile.prepare(X)
 
@@ -123,7 +120,7 @@ def _joined(ev: Evaluator, parts: list[CipherTensor]) -> CipherTensor:
 
 
 def polynomial_regression(
-    features: PolynomialFeatures,
+    exponents: Powers,
     coef: npt.ArrayLike,
     intercept: npt.ArrayLike,
     schema: Schema,
@@ -133,18 +130,17 @@ def polynomial_regression(
     offset: npt.ArrayLike = 0.0,
     powers: str = "client",
 ) -> LinearModel | PolynomialModel:
-    """The model of a linear regression on fitted PolynomialFeatures of degree 4 at most.
+    """The model of a linear regression on monomials of degree 4 at most, in the order of PolynomialFeatures.
 
-    coef, intercept  of the regression, (features,) or (outputs, features), and a number or (outputs,)
-    slope, offset    what PolynomialFeatures was fitted on is slope * raw + offset, a number a column
+    exponents        its ``powers_``
+    coef, intercept  of the regression, (monomials,) or (outputs, monomials), and a number or (outputs,)
+    slope, offset    what the monomials are made of is slope * raw + offset, a number a column
     powers           "client": monomials in ``prepare``, a linear circuit (1 / 0) with a ciphertext for each of them;
                      "server": a ciphertext for each column, and products (PolynomialModel)
 
-    sklearn's monomials of scaled columns are rewritten, by the binomial theorem, as monomials of the columns scaled
+    Monomials of scaled columns are rewritten, by the binomial theorem, as monomials of the columns scaled
     by their published range: exact but for rounding.
     """
-    check_is_fitted(features)
-    exponents = features.powers_.astype(np.int64)
     degree = int(exponents.sum(axis=1).max())
     if powers not in ("client", "server") or not 1 <= degree <= MAX_DEGREE:
         raise UnsupportedModel(f"degree {degree}, powers={powers!r}: use 1 to {MAX_DEGREE}, and 'client' or 'server'")

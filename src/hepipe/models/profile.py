@@ -7,11 +7,10 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from hepipe.errors import OutOfRange
 from hepipe.models.schema import Column, Schema
-from hepipe.schemes.base import FloatArray
+from hepipe.schemes.base import FloatArray, Samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +52,13 @@ class Profile:
         columns = tuple(Column(name, -bound, bound) for name in self.schema.names)
         return replace(self, schema=Schema(columns))
 
-    def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def prepare(self, X: Samples) -> FloatArray:
         """Fill, check and scale: float64 of shape (samples, features). OutOfRange names row and column."""
         bound = self.input_bound
         # Scaling may round an end point a hair over its bound.
         return np.asarray(np.clip((self.checked(X) - self.centre) / self.half, -bound, bound))
 
-    def checked(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def checked(self, X: Samples) -> FloatArray:
         """The raw columns in order, filled, inside their ranges; OutOfRange names row and column."""
         array = self.schema.to_array(X)
         if self.fill is not None:

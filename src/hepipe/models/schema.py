@@ -6,18 +6,24 @@ the range a value may lie in, so that nothing outside it is ever encrypted.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from hepipe.errors import OutOfRange, ShapeMismatch
+from hepipe.schemes.base import Samples
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT_BOUND = 2.0**16
 """|x| allowed for a column about which nothing is known."""
+_REAL = "biuf"
+"""Kinds of dtype, numpy's or pandas' own, of booleans, integers and floats."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +70,23 @@ class Schema:
         """The largest value of each column."""
         return np.array([column.high for column in self.columns])
 
-    def to_array(self, data: npt.ArrayLike | pd.DataFrame) -> npt.NDArray[np.float64]:
+    def to_array(self, data: Samples) -> npt.NDArray[np.float64]:
         """Return ``data`` as float64 of shape (samples, features), columns in schema order.
 
         A DataFrame is read by column name, an array by position. Missing values stay NaN.
         """
-        if isinstance(data, pd.DataFrame):
+        if is_frame(data):
             missing = [name for name in self.names if name not in data.columns]
             if missing:
                 raise ShapeMismatch(f"missing column(s) {missing}: the model takes {list(self.names)}")
             data = data[list(self.names)]
-            text = [str(name) for name, dtype in data.dtypes.items() if not _is_real(dtype)]
+            text = [str(name) for name, dtype in data.dtypes.items() if dtype.kind not in _REAL]
             if text:
                 raise ShapeMismatch(f"column(s) {text} are not numeric: pass integers, floats or booleans")
             array = data.to_numpy(dtype=np.float64, na_value=np.nan)
         else:
             array = np.asarray(data)
-            if array.dtype.kind not in "biuf":
+            if array.dtype.kind not in _REAL:
                 raise ShapeMismatch(f"dtype {array.dtype} is not numeric: pass integers, floats or booleans")
             array = array.astype(np.float64)
         array = array[None, :] if array.ndim == 1 else array
@@ -100,6 +106,7 @@ class Schema:
             )
 
 
-def _is_real(dtype: Any) -> bool:
-    numeric: bool = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
-    return numeric
+def is_frame(data: Any) -> TypeGuard[pd.DataFrame]:
+    """Whether it is a DataFrame; where pandas was never loaded nothing is, and it need not be loaded to say so."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(data, pandas.DataFrame)

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from hepipe.circuits.activation import IDENTITY, SQUARE, Activation, on_request, power_series
 from hepipe.circuits.functions import RELU, SIGMOID, TANH
 from hepipe.errors import UnsupportedModel
 from hepipe.models.mlp import MlpModel, mlp, network_profile
-from hepipe.models.schema import Schema
-from hepipe.schemes.base import FloatArray
+from hepipe.models.schema import Schema, is_frame
+from hepipe.schemes.base import FloatArray, Samples
 
 SILU_SERIES = (0.0, 0.5, 0.25, 0.0)
 """z * sigmoid(z) to third order at 0: where a trainable Cubic starts."""
@@ -35,7 +34,7 @@ Map = tuple[FloatArray, FloatArray, Activation]
 def from_torch(
     module: Any,
     schema: Schema | None = None,
-    X_train: npt.ArrayLike | pd.DataFrame | None = None,
+    X_train: Samples | None = None,
     *,
     classes: Sequence[Any] | None = None,
     fill: npt.ArrayLike | None = None,
@@ -59,7 +58,7 @@ def from_torch(
     maps = _maps(module, classes is not None)
     first, last = maps[0][0], maps[-1][0]
     if schema is None:
-        names = list(X_train.columns) if isinstance(X_train, pd.DataFrame) else None
+        names = list(X_train.columns) if is_frame(X_train) else None
         schema = Schema.unknown(len(first), names=names)
     filled = None if fill is None else np.asarray(fill, dtype=np.float64)
     profile = network_profile(schema, last.shape[1], classes, filled)

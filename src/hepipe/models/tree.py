@@ -6,29 +6,15 @@ padded depth, number of trees. It does not learn thresholds, features, leaves or
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
-from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-from sklearn.utils.validation import check_is_fitted
 
 from hepipe.circuits.selection import Trees, choose
-from hepipe.errors import UnsupportedModel
-from hepipe.models.schema import Schema
-from hepipe.models.tree_profile import BinProfile, check_grids
-from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray
-
-TREES = (DecisionTreeClassifier, DecisionTreeRegressor)
-FORESTS = (RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier, ExtraTreesRegressor)
-MAX_DEPTH = 6
-TIE_MARGIN = 2.0**-10
-"""A probability closer than this to one half has no label that survives the noise of CKKS."""
+from hepipe.models.tree_profile import BinProfile
+from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, Samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +31,7 @@ class DecisionTreeModel:
     name: str = "decision tree"
     reveals: str = "one leaf value"
 
-    def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def prepare(self, X: Samples) -> FloatArray:
         """At the client: see BinProfile.prepare."""
         return self.profile.prepare(X)
 
@@ -58,114 +44,3 @@ class DecisionTreeModel:
     def head(self, scores: FloatArray) -> npt.NDArray[Any]:
         """At the client: see LeafProfile.head."""
         return self.profile.head(scores)
-
-
-def tree_from_sklearn(
-    estimator: Any,
-    schema: Schema,
-    grids: Any,
-    *,
-    on_bins: bool,
-    fill: FloatArray | None = None,
-    depth: int | None = None,
-    output: str = "label",
-) -> DecisionTreeModel:
-    """The model of a fitted tree or forest of depth 6 at most, with one output.
-
-    schema   of the raw columns, in the estimator's order
-    grids    the published points of each column: ``Binner.grids_``
-    on_bins  the estimator was fitted on bin numbers (``Binner``): predictions agree on every input. Else on raw
-             values: each threshold moves to the nearest point of its grid, and inputs between the two may differ
-    depth    the depth that is published and padded to; default the estimator's max_depth, else its own depth
-    output   "label": a leaf holds its class; "probability": of two classes that of the second, as in every forest,
-             whose label is unsure where the trees' mean is nearer to one half than the scheme's error
-
-    UnsupportedModel for what does not fit, sklearn's NotFittedError before ``fit``.
-    """
-    check_is_fitted(estimator)
-    fitted, forest = _members(estimator)
-    classes = tuple(estimator.classes_.tolist()) if hasattr(estimator, "classes_") else ()
-    grids = check_grids(grids, len(schema.columns))
-    if not any(map(len, grids)) and not any(one.get_depth() for one in fitted):
-        # Constant columns make a constant tree; a point that no value exceeds gives it the one bit that is encrypted.
-        grids = (schema.high[:1], *grids[1:])
-    kind = "classification" if classes else "regression"
-    profile = BinProfile.of(kind, schema, 1, fill, grids=grids, classes=classes)
-    leaf = leaf_value(classes, "probability" if forest else output, len(fitted))
-    padded = published_depth(estimator, fitted, depth)
-    parts = [complete(one.tree_, padded, partial(_column, one.tree_, profile, on_bins), leaf) for one in fitted]
-    columns = tuple(np.column_stack(level).ravel() for level in zip(*(part.columns for part in parts), strict=True))
-    trees = Trees(columns, np.column_stack([part.values for part in parts]).ravel())
-    if forest:
-        return DecisionTreeModel(profile, trees, f"forest of {len(fitted)} trees", "the sum of the trees' leaves")
-    return DecisionTreeModel(profile, trees)
-
-
-def _members(estimator: Any) -> tuple[list[Any], bool]:
-    if not isinstance(estimator, (*TREES, *FORESTS)) or estimator.n_outputs_ != 1:
-        raise UnsupportedModel(f"{type(estimator).__name__} is not a tree or a forest with one output")
-    forest = isinstance(estimator, FORESTS)
-    return (list(estimator.estimators_), True) if forest else ([estimator], False)
-
-
-def published_depth(estimator: Any, fitted: list[Any], depth: int | None) -> int:
-    """The depth to pad to: the one asked for, else the estimator's max_depth or its own; UnsupportedModel over 6."""
-    deepest = max(one.get_depth() for one in fitted)
-    published = max(min(estimator.max_depth or deepest, MAX_DEPTH), 1) if depth is None else depth
-    if not max(deepest, 1) <= published <= MAX_DEPTH:
-        raise UnsupportedModel(
-            f"a tree of depth {deepest} padded to {published}: the depth must be at least the tree's and at most "
-            f"{MAX_DEPTH}, since every leaf of the complete tree is paid for: fit with max_depth={MAX_DEPTH} or less"
-        )
-    return published
-
-
-def leaf_value(classes: tuple[Any, ...], output: str, count: int) -> Callable[[FloatArray], float]:
-    """What a leaf holds, from scikit-learn's values of the node; of a forest its share of the mean."""
-    if output not in ("label", "probability"):
-        raise UnsupportedModel(f"output={output!r}: use 'label' or 'probability'")
-    if not classes:
-        return lambda value: float(value[0]) / count
-    if output == "label":
-        return lambda value: float(value.argmax())
-    if len(classes) != 2:
-        raise UnsupportedModel(f"a probability, or a forest's mean of them, takes two classes, not {len(classes)}")
-    return lambda value: _probability(value, count)
-
-
-def _probability(value: FloatArray, count: int) -> float:
-    probability = float(value[1] / value.sum())
-    if count == 1 and abs(probability - 0.5) < TIE_MARGIN:
-        raise UnsupportedModel(f"a leaf of probability {probability:.4f} has no clear label: use output='label'")
-    return probability / count
-
-
-def complete(tree: Any, depth: int, column: Callable[[int], int], leaf: Callable[[FloatArray], float]) -> Trees:
-    """One tree, padded: below a leaf that is too high, nodes that test any column and leaves that all repeat it.
-
-    column  of each node, level by level, the column of bits that it tests; any below a leaf
-    leaf    what a leaf holds, of scikit-learn's values of the node
-    """
-    nodes, columns = np.array([0]), []
-    for _ in range(depth):
-        columns.append(np.array([column(node) for node in nodes.tolist()]))
-        children = np.concatenate([tree.children_left[nodes], tree.children_right[nodes]])
-        nodes = np.where(children < 0, np.tile(nodes, 2), children)
-    return Trees(tuple(columns), np.array([leaf(tree.value[node, 0]) for node in nodes.tolist()]))
-
-
-def _column(tree: Any, profile: BinProfile, on_bins: bool, node: int) -> int:
-    """The bit that a node tests; any, here the first, below a leaf."""
-    if tree.children_left[node] < 0:
-        return 0
-    feature, threshold = int(tree.feature[node]), float(tree.threshold[node])
-    grid = profile.grids[feature]
-    if not len(grid):
-        raise UnsupportedModel(f"the tree splits column {profile.schema.names[feature]!r}, whose grid has no point")
-    place = int(threshold) if on_bins else int(np.abs(grid - threshold).argmin())
-    if place >= len(grid):
-        raise UnsupportedModel(
-            f"threshold {threshold:.6g} of column {profile.schema.names[feature]!r} is no bin of a grid of {len(grid)} "
-            "points: pass on_bins=False for a tree fitted on raw values"
-        )
-    return int(profile.first_columns[feature]) + place

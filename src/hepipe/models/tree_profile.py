@@ -11,13 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hepipe.errors import OutOfRange, UnsupportedModel
 from hepipe.models.profile import Profile
-from hepipe.schemes.base import FloatArray
+from hepipe.schemes.base import FloatArray, Samples
 
 Grids = tuple[FloatArray, ...]
 
@@ -44,28 +41,6 @@ def bin_numbers(X: npt.ArrayLike, grids: Grids) -> FloatArray:
     """How many points of its column's grid a value exceeds: float64 of the shape of X."""
     columns = np.asarray(X, dtype=np.float64).T
     return np.column_stack([np.searchsorted(grid, column) for grid, column in zip(grids, columns, strict=True)]) * 1.0
-
-
-class Binner(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """scikit-learn step before a tree: values to bin numbers, so that every threshold lies on a public grid.
-
-    bins   points a column at most, for grids made from the quantiles of the training data
-    grids  sorted points for each column instead, which publish nothing of the training data
-    """
-
-    def __init__(self, bins: int = 31, grids: Grids | None = None) -> None:
-        self.bins, self.grids = bins, grids
-
-    def fit(self, X: Any, y: Any = None) -> Binner:
-        """Make or take the grids, ``grids_``."""
-        array = validate_data(self, X, dtype=np.float64)
-        self.grids_ = bin_grid(array, self.bins) if self.grids is None else check_grids(self.grids, array.shape[1])
-        return self
-
-    def transform(self, X: Any) -> FloatArray:
-        """Bin numbers, float64 of shape (samples, features)."""
-        check_is_fitted(self)
-        return bin_numbers(validate_data(self, X, dtype=np.float64, reset=False), self.grids_)
 
 
 def check_grids(grids: Any, features: int) -> Grids:
@@ -115,7 +90,7 @@ class BinProfile(LeafProfile):
         """Per raw column, where its bits begin."""
         return np.cumsum([0, *map(len, self.grids)])[:-1]
 
-    def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def prepare(self, X: Samples) -> FloatArray:
         """Fill, check and compare with the grids: bits as float64 (samples, sum of grid sizes)."""
         array = self.checked(X)
         bits = [column[:, None] <= grid for column, grid in zip(array.T, self.grids, strict=True)]

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from hepipe.errors import InsecureParameters, KeyMismatch, MalformedFrame, Unsupported
 from hepipe.protocol.comparison import answer_masked_numbers, answer_zero_tests
@@ -17,7 +16,7 @@ from hepipe.protocol.interactive import Interactive
 from hepipe.protocol.link import Link, LocalLink
 from hepipe.protocol.refresh import Refresh
 from hepipe.protocol.rounds import Ask, answer_masked_factors
-from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, KeySet, PublicBundle
+from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, KeySet, PublicBundle, Samples
 from hepipe.schemes.frames import Kind, kind_of, split
 from hepipe.schemes.keystore import load_keys, save_keys
 from hepipe.schemes.paillier_proof import prove, verify
@@ -37,7 +36,7 @@ class Profile(Protocol):
         """|value| of every prepared feature."""
         ...
 
-    def prepare(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def prepare(self, X: Samples) -> FloatArray:
         """Check and scale raw inputs: what is encrypted."""
         ...
 
@@ -113,7 +112,7 @@ class Client:
         """What the server gets: parameters, public key, evaluation keys."""
         return self._bundle
 
-    def encrypt(self, X: npt.ArrayLike | pd.DataFrame) -> CipherTensor:
+    def encrypt(self, X: Samples) -> CipherTensor:
         """Check, prepare and encrypt raw inputs of shape (samples, features); OutOfRange names row and column."""
         return self._encryptor.encrypt(self.profile.prepare(X), self.profile.input_bound)
 
@@ -131,7 +130,7 @@ class Client:
         """What the scores mean: labels, salaries."""
         return self.profile.head(scores)
 
-    def predict(self, server: Evaluates, X: npt.ArrayLike | pd.DataFrame) -> npt.NDArray[Any]:
+    def predict(self, server: Evaluates, X: Samples) -> npt.NDArray[Any]:
         """Encrypt, have evaluated, decrypt, read."""
         return self.head(self.decrypt(server.evaluate(self.encrypt(X), self.link())))
 

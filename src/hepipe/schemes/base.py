@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,13 @@ import numpy.typing as npt
 from hepipe.errors import Unsupported
 from hepipe.schemes.parameters import Parameters
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FloatArray = npt.NDArray[np.float64]
 Plain = float | npt.ArrayLike
+Samples: TypeAlias = "npt.ArrayLike | pd.DataFrame"
+"""Raw rows, (samples, features) or one of them; pandas is loaded by whoever has a DataFrame."""
 
 
 class Feature(enum.Flag):

@@ -163,8 +163,8 @@ class Pool:
     @asynccontextmanager
     async def _worker(self, name: Name | None) -> AsyncIterator[WorkerProcess]:
         async with self._free:
-            # Among equals the one that was used last, whose caches are warm.
-            one = max(reversed(self._idle), key=lambda each: each.ready(name), default=None)
+            # Among equals the one that has been idle longest: it had most time to fill its pools.
+            one = max(self._idle, key=lambda each: each.ready(name), default=None)
             if one is not None:
                 self._idle.remove(one)
             if one is not None and not one.alive:

@@ -8,7 +8,9 @@ object for an error or a checked key. Between jobs it fills pools, a value at a 
 from __future__ import annotations
 
 import json
+import os
 import signal
+import traceback
 from collections import OrderedDict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,15 +40,26 @@ _REFUSED = "the evaluation was refused: this tensor is not what the plan describ
 
 
 def run(connection: Connection, round_s: float, allow_insecure: bool) -> None:
-    """Answer jobs until the server closes the pipe."""
+    """Answer jobs until the server closes the pipe, or until an error that is none of ours; then the process is gone.
+
+    At once: an interpreter that ran out of memory may never get through its own shutdown, and until the pipe closes
+    the server takes it for one that computes. There is nothing to put away.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):  # the server decides when a worker ends
         signal.signal(number, signal.SIG_IGN)
-    channel, worker = Channel(connection, round_s), Worker(allow_insecure)
     try:
-        while job := _next_job(channel, worker.evaluators):
-            channel.send(worker.answer(json.loads(job), channel))
+        _answer_jobs(Channel(connection, round_s), Worker(allow_insecure))
     except PeerLost:
-        return
+        pass
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _answer_jobs(channel: Channel, worker: Worker) -> None:
+    while job := _next_job(channel, worker.evaluators):
+        channel.send(worker.answer(json.loads(job), channel))
 
 
 def _next_job(channel: Channel, evaluators: Evaluators) -> bytes:

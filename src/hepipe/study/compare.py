@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from hepipe.errors import ShapeMismatch, Unsupported
 from hepipe.models.logistic import clear_scores
 from hepipe.protocol.parties import Client
-from hepipe.schemes.base import CipherTensor, FloatArray
+from hepipe.schemes.base import CipherTensor, FloatArray, Samples
 from hepipe.schemes.clear import ClearScheme
 from hepipe.schemes.parameters import ClearParameters
 from hepipe.study.measure import ErrorBudget, Measurement, Stopwatch, Timing
@@ -46,7 +46,7 @@ class Comparison:
 
 def compare(
     model: Any,
-    X: npt.ArrayLike | pd.DataFrame,
+    X: Samples,
     y: npt.ArrayLike | None = None,
     schemes: Sequence[str] | str = ("clear", "paillier", "ckks"),
     policies: Sequence[str] | str = ("polynomial",),

@@ -32,13 +32,12 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hepipe.errors import OutOfRange, UnsupportedModel
-from hepipe.models.importers import from_sklearn
-from hepipe.models.kmeans import GAP_BITS
+from hepipe.models.importers import GAP_BITS, from_sklearn
 from hepipe.models.profile import ClassificationProfile
 from hepipe.models.schema import Column, Schema
-from hepipe.models.tree import FORESTS, TREES
+from hepipe.models.tree_importer import FORESTS, TREES
 from hepipe.protocol.parties import Client, Server
-from hepipe.schemes.base import FloatArray, blocks
+from hepipe.schemes.base import FloatArray, Samples, blocks
 from hepipe.study.plan import PRECISION_BITS, Plan, plan
 
 try:
@@ -107,7 +106,7 @@ class _Encrypted(MetaEstimatorMixin, BaseEstimator, CallbackSupportMixin):  # ty
         self.security_bits, self.precision_bits = security_bits, precision_bits
         self.schema, self.input_bound = schema, input_bound
 
-    def predict(self, X: npt.ArrayLike | pd.DataFrame) -> npt.NDArray[Any]:
+    def predict(self, X: Samples) -> npt.NDArray[Any]:
         """Predictions, shape (samples,) or (samples, outputs). Price and what the client learns: ``plan_``.
 
         ValueError, as everywhere in scikit-learn, for NaN, infinity or a wrong shape; OutOfRange, naming row and
@@ -270,25 +269,25 @@ class EncryptedClassifier(ClassifierMixin, _Encrypted):  # type: ignore[misc]
 
     _default, _kind = LogisticRegression, "classifier"
 
-    def fit(self, X: npt.ArrayLike | pd.DataFrame, y: npt.ArrayLike, **fit_params: Any) -> Self:
+    def fit(self, X: Samples, y: npt.ArrayLike, **fit_params: Any) -> Self:
         """Train in the clear and plan. UnsupportedModel or Unsupported for what cannot be evaluated encrypted."""
         X, y = self._validated(X, y, ensure_min_samples=2)
         self._fit(X, y, fit_params)
         self.classes_ = self.estimator_.classes_
         return self
 
-    def predict(self, X: npt.ArrayLike | pd.DataFrame) -> npt.NDArray[Any]:
+    def predict(self, X: Samples) -> npt.NDArray[Any]:
         """Labels, shape (samples,). Price and what the client learns: ``plan_``."""
         return super().predict(X).astype(self.classes_.dtype, copy=False)
 
     @available_if(_logits("decision_function"))  # type: ignore[untyped-decorator]
-    def decision_function(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def decision_function(self, X: Samples) -> FloatArray:
         """The decrypted logits, shape (samples,) for two classes, else (samples, classes). Reveals no more."""
         scores = self._scores(X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     @available_if(_logits("predict_proba"))  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def predict_proba(self, X: Samples) -> FloatArray:
         """Sigmoid, softmax or shares of the logits, made by the client: (samples, classes). Reveals no more."""
         scores = self._scores(X)
         if scores.shape[1] == 1:
@@ -308,7 +307,7 @@ class EncryptedRegressor(RegressorMixin, _Encrypted):  # type: ignore[misc]
 
     _default, _kind = LinearRegression, "regressor"
 
-    def fit(self, X: npt.ArrayLike | pd.DataFrame, y: npt.ArrayLike, **fit_params: Any) -> Self:
+    def fit(self, X: Samples, y: npt.ArrayLike, **fit_params: Any) -> Self:
         """Train in the clear and plan. UnsupportedModel or Unsupported for what cannot be evaluated encrypted."""
         several = get_tags(self).target_tags.multi_output
         X, y = self._validated(X, y, y_numeric=True, multi_output=several, ensure_min_samples=2)
@@ -343,14 +342,14 @@ class EncryptedClusterer(ClusterMixin, _Encrypted):  # type: ignore[misc]
         super().__init__(estimator, scheme, policy, security_bits, precision_bits, schema, input_bound)
         self.gap_bits = gap_bits
 
-    def fit(self, X: npt.ArrayLike | pd.DataFrame, y: None = None, **fit_params: Any) -> Self:
+    def fit(self, X: Samples, y: None = None, **fit_params: Any) -> Self:
         """Train in the clear and plan. UnsupportedModel or Unsupported for what cannot be evaluated encrypted."""
         X = self._validated(X, ensure_min_samples=2)
         self._fit(X, None, fit_params)
         self.labels_ = _last(self.estimator_).labels_
         return self
 
-    def fit_predict(self, X: npt.ArrayLike | pd.DataFrame, y: None = None, **fit_params: Any) -> npt.NDArray[Any]:
+    def fit_predict(self, X: Samples, y: None = None, **fit_params: Any) -> npt.NDArray[Any]:
         """``fit``, then ``labels_``: nothing of it is encrypted."""
         return np.asarray(self.fit(X, **fit_params).labels_)
 

@@ -18,13 +18,13 @@ from sklearn.tree import DecisionTreeClassifier
 
 from hepipe.circuits.activation import IDENTITY, SQUARE, Activation, on_request, power_series
 from hepipe.circuits.functions import RELU
+from hepipe.models.binner import Binner
 from hepipe.models.importers import from_sklearn
 from hepipe.models.logistic import with_sigmoid
 from hepipe.models.mlp import MlpModel, mlp
 from hepipe.models.profile import Profile
 from hepipe.models.quantizer import Quantizer
 from hepipe.models.schema import Column, Schema
-from hepipe.models.tree_profile import Binner
 
 SCHEMA = Schema((Column("a", -1.0, 1.0), Column("b", -1.0, 1.0)))
 X = np.array([[a, b] for a in (-1.0, -0.4, 0.4, 1.0) for b in (-0.9, 0.1, 0.8)])

@@ -13,11 +13,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from hepipe.models.binner import Binner
 from hepipe.models.importers import from_sklearn
 from hepipe.models.logistic import with_sigmoid
 from hepipe.models.quantizer import Quantizer
 from hepipe.models.torch_importer import from_torch
-from hepipe.models.tree_profile import Binner
 from hepipe.study.datasets import load
 from hepipe.study.splits import split
 from hepipe.study.torch_estimators import TorchClassifier, TorchRegressor

@@ -26,7 +26,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hepipe.errors import AgreementBroken, KeyMismatch, MalformedFrame
-from hepipe.schemes.base import CipherTensor, KeySet, PublicBundle
+from hepipe.schemes.base import CipherTensor, KeySet, PublicBundle, Samples
 from hepipe.schemes.frames import Frame, Kind, parse
 from hepipe.schemes.paillier import PaillierScheme
 from hepipe.schemes.wire import pack_keys, pack_tensor, unpack_keys, unpack_tensor
@@ -52,7 +52,7 @@ class DataOwner:
         self._bundle = read_keys(public, agreement)
         self._encryptor = PaillierScheme(agreement.parameters).encryptor(self._bundle.public)
 
-    def contribute(self, X: npt.ArrayLike | pd.DataFrame, y: npt.ArrayLike | pd.Series) -> bytes:
+    def contribute(self, X: Samples, y: npt.ArrayLike | pd.Series) -> bytes:
         """One CONTRIBUTION frame of X (samples, features) and y (samples,). Shows the aggregator how many rows.
 
         OutOfRange for a value outside its published range, which names row and column; AgreementBroken for more rows

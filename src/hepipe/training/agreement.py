@@ -22,7 +22,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 from hepipe.errors import AgreementBroken, InsecureParameters, OutOfRange, ShapeMismatch
 from hepipe.models.schema import Column, Schema
-from hepipe.schemes.base import FloatArray
+from hepipe.schemes.base import FloatArray, Samples
 from hepipe.schemes.fixedpoint import to_fixed
 from hepipe.schemes.lanes import Mpz
 from hepipe.schemes.paillier_checks import IntegerArray
@@ -148,7 +148,7 @@ class Agreement:
         size = len(upper[0]) - self.masked
         return upper[0][:size], upper[1][:size]
 
-    def integers(self, X: npt.ArrayLike | pd.DataFrame, y: npt.ArrayLike | pd.Series) -> IntegerArray:
+    def integers(self, X: Samples, y: npt.ArrayLike | pd.Series) -> IntegerArray:
         """The rows (1, z, t) as integers, shape (samples, features + 2). OutOfRange outside the published ranges."""
         array, published = self.schema.to_array(X), Schema((self.target,))
         if np.shape(y) != (len(array),):
@@ -159,7 +159,7 @@ class Agreement:
         shifted = np.ldexp(np.hstack([array, target]) - self._centres, -self._exponents)
         return np.column_stack([np.full(len(array), 1, dtype=object), to_fixed(shifted, self.fraction_bits)])
 
-    def contribution(self, X: npt.ArrayLike | pd.DataFrame, y: npt.ArrayLike | pd.Series) -> IntegerArray:
+    def contribution(self, X: Samples, y: npt.ArrayLike | pd.Series) -> IntegerArray:
         """The sums of one owner's rows that travel, shape (entries, 1). Price: samples * features**2 / 2 products."""
         rows = self.integers(X, y)
         gram = [sum(rows[:, i] * rows[:, j]) for i, j in zip(*self.entries, strict=True)]

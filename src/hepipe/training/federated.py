@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hepipe.errors import ShapeMismatch
 from hepipe.models.schema import DEFAULT_BOUND, Column, Schema
-from hepipe.schemes.base import FloatArray
+from hepipe.schemes.base import FloatArray, Samples
 from hepipe.training.aggregate import Aggregator, DataOwner, KeyHolder
 from hepipe.training.agreement import Agreement, Solution
 from hepipe.training.masked import MaskedKeyHolder, MaskingAggregator
@@ -62,7 +62,7 @@ class FederatedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.alpha, self.masked, self.schema, self.target = alpha, masked, schema, target
         self.fraction_bits, self.security_bits = fraction_bits, security_bits
 
-    def fit(self, X: npt.ArrayLike | pd.DataFrame, y: npt.ArrayLike, groups: npt.ArrayLike) -> Self:
+    def fit(self, X: Samples, y: npt.ArrayLike, groups: npt.ArrayLike) -> Self:
         """Let the owner of each group contribute its rows, and solve.
 
         X (samples, features), y (samples,), groups (samples,): the owner of each row. AgreementBroken for fewer than
@@ -83,7 +83,7 @@ class FederatedRidge(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = self.agreement_.features
         return self
 
-    def predict(self, X: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def predict(self, X: Samples) -> FloatArray:
         """Predictions in the clear, shape (samples,); to predict encrypted, serve ``estimator_``."""
         check_is_fitted(self)
         return np.asarray(self.agreement_.schema.to_array(X) @ self.coef_ + self.intercept_)

@@ -31,7 +31,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from hepipe.errors import IllPosed, OutOfRange, ShapeMismatch
 from hepipe.models.profile import Profile
 from hepipe.models.schema import Column, Schema
-from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray
+from hepipe.schemes.base import CipherTensor, Evaluator, FloatArray, Samples
 
 Kind = Literal["linear", "logistic"]
 
@@ -74,7 +74,7 @@ class LabelsModel:
     name: str
     reveals: str = "weights, to the owner of the labels"
 
-    def prepare(self, y: npt.ArrayLike | pd.DataFrame) -> FloatArray:
+    def prepare(self, y: Samples) -> FloatArray:
         """At the owner of the labels: check and scale a column of shape (samples, 1)."""
         return self.profile.prepare(y)
 
@@ -89,9 +89,7 @@ class LabelsModel:
         return self.profile.head(scores)
 
 
-def labels_only(
-    X: npt.ArrayLike | pd.DataFrame, target: Column, alpha: float = 0.0, kind: Kind = "linear"
-) -> LabelsModel:
+def labels_only(X: Samples, target: Column, alpha: float = 0.0, kind: Kind = "linear") -> LabelsModel:
     """The model that fits encrypted labels to the rows X of shape (samples, features), known in the clear.
 
     target  the published range of the labels; of "logistic" it is [0, 1]
