@@ -1,5 +1,8 @@
-"""Models from fitted scikit-learn estimators, alone or behind an imputer and scalers: of ``models/`` only the importers
-and the two steps for trees load scikit-learn, so that a worker of the service starts without it."""
+"""Models from fitted scikit-learn estimators, alone or last in a pipeline of an imputer and scalers.
+
+Of ``models/`` the importers and the two steps for trees load scikit-learn, and nothing else: a worker of the service
+starts without it.
+"""
 
 from __future__ import annotations
 
