@@ -10,10 +10,15 @@ PYTHON ?= python3
 # How packages get into .venv. On Linux a registry's torch brings several GB of CUDA libraries; uv installs the CPU build:
 #   make setup INSTALL="uv pip install --torch-backend=cpu --python .venv/bin/python"
 INSTALL ?= .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off
-# Processes that the tests run in, and notebooks at a time, each of one thread; JOBS=1 gives the steadiest timings.
+# Notebooks at a time, each of one thread; JOBS=1 gives the steadiest timings.
 JOBS ?= 2
+# Processes that the tests run in: one more than cores, since a test of the service waits for its server.
+TEST_JOBS ?= 3
 # Needed by `make lock` only.
 UV ?= uv
+
+# Tests and notebooks start hundreds of processes: without written bytecode each would compile hepipe anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -53,7 +58,7 @@ full: setup ## The same with the full profile, which is the one committed under 
 # The report comes before pytest's closing line, which is repeated so that it stands last.
 test: setup ## Run all tests; schemes/ and protocol/ need 90 % coverage
 	@mkdir -p $(dir $(TEST_LOG)); status=0; \
-	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report= 2>&1 | tee $(TEST_LOG) || status=$$?; \
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --cov --cov-report= 2>&1 | tee $(TEST_LOG) || status=$$?; \
 	$(BIN)/coverage report --fail-under=90 || status=$$?; \
 	tail -n 1 $(TEST_LOG); \
 	exit $$status

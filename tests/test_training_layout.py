@@ -19,6 +19,7 @@ from hepipe.schemes.clear import ClearScheme
 from hepipe.schemes.dry import DryEvaluator
 from hepipe.schemes.parameters import CkksParameters, ClearParameters
 from hepipe.training.layout import Columns, Diagonals, Layout
+from tails import worst_of_many
 
 SMALL = CkksParameters(1024, (56, 36, 36, 36, 60), 36.0, insecure=True)
 CLEAR = ClearScheme(ClearParameters(depth=8))
@@ -101,7 +102,7 @@ def planned_errors(layout: Diagonals, scheme: CkksScheme, rows: int) -> list[flo
     u = layout.scores(dry, data, dry.fresh((layout.slots, 1), 1.0))
     s = [dry.add(block, 1.0) for block in u]
     results = [u[0], layout.totals(dry, data), layout.gradient(dry, data, u, s, 0.5)]
-    return [dry.error_bound(x) for x in results]
+    return [worst_of_many(dry, x) for x in results]
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(512, 16), (700, 5), (40, 9)])

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hepipe.schemes.base import CipherTensor
 from hepipe.schemes.fixedpoint import from_fixed, to_fixed
 from hepipe.schemes.frames import HEADER_BYTES
-from hepipe.schemes.parameters import TAIL_SIGMAS
 from hepipe.schemes.wire import pack_keys, pack_tensor, unpack_keys, unpack_tensor
+from tails import worst_of_many
 
 if TYPE_CHECKING:
     from conftest import Party
@@ -72,9 +72,9 @@ class Book:
         return from_fixed(self.decrypted, self.x.log_scale) if self.party.exact else self.decrypted
 
     def error(self) -> float:
-        # 2**-40 a value instead of the 2**-20 that error_bound promises, and the rounding of float64 itself
+        # the rounding of float64 itself
         slack = 2.0**-45 * max(1.0, float(np.abs(self.clear).max()))
-        return self.party.dry().error_bound(self.dry) + TAIL_SIGMAS * float(self.dry.data[1].max()) + slack
+        return worst_of_many(self.party.dry(), self.dry) + slack
 
     def check(self) -> None:
         assert np.abs(self.values - self.clear).max() <= self.error()
