@@ -12,7 +12,7 @@ PYTHON ?= python3
 INSTALL ?= .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off
 # Notebooks at a time, each of one thread; JOBS=1 gives the steadiest timings.
 JOBS ?= 2
-# Processes that the tests run in: one more than cores, since a test of the service waits for its server.
+# Processes that the tests run in, each of one thread: one more than cores, since a test of the service waits for its server.
 TEST_JOBS ?= 3
 # Needed by `make lock` only.
 UV ?= uv
@@ -58,7 +58,7 @@ full: setup ## The same with the full profile, which is the one committed under 
 # The report comes before pytest's closing line, which is repeated so that it stands last.
 test: setup ## Run all tests; schemes/ and protocol/ need 90 % coverage
 	@mkdir -p $(dir $(TEST_LOG)); status=0; \
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --cov --cov-report= 2>&1 | tee $(TEST_LOG) || status=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --cov --cov-report= 2>&1 | tee $(TEST_LOG) || status=$$?; \
 	$(BIN)/coverage report --fail-under=90 || status=$$?; \
 	tail -n 1 $(TEST_LOG); \
 	exit $$status
