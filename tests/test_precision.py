@@ -13,7 +13,8 @@ import pytest
 from hepipe.schemes.base import CipherTensor, KeySet
 from hepipe.schemes.ckks import CkksScheme
 from hepipe.schemes.dry import DryEvaluator
-from hepipe.schemes.parameters import TAIL_SIGMAS, CkksParameters
+from hepipe.schemes.parameters import CkksParameters
+from tails import worst_of_many
 
 PARAMETERS = CkksParameters(8192, (60, 40, 40, 60), 40.0)
 SLOTS, COLUMNS, KEYS = 4096, 22, 12
@@ -65,7 +66,7 @@ def test_the_error_over_a_million_slots_is_what_the_dry_run_says(
     bound = dry.error_bound(promised)
     # At 2**-20 a slot, one of a million may lie beyond; ten are one chance in a million runs; beyond twice, none.
     assert (errors > bound).sum() <= 10
-    assert errors.max() <= bound + TAIL_SIGMAS * float(promised.data[1].max())
+    assert errors.max() <= worst_of_many(dry, promised)
     # The promise is not a wide one either: within three bits of the worst slot.
     assert -np.log2(bound) > worst - 3
     if name == "fresh":

@@ -26,6 +26,7 @@ from hepipe.schemes.base import CipherTensor
 from hepipe.schemes.frames import HEADER_BYTES, tensor_bytes
 from hepipe.schemes.parameters import TAIL_SIGMAS
 from hepipe.schemes.wire import key_frame_bytes, pack_keys, pack_tensor, unpack_keys, unpack_tensor
+from tails import worst_of_many
 
 if TYPE_CHECKING:
     from conftest import Party
@@ -47,8 +48,7 @@ def assert_close(party: Party, x: CipherTensor, dry: CipherTensor, expected: Flo
     # Float64's own rounding is no error of the scheme.
     slack = 2.0**-46 * max(1.0, float(np.abs(expected).max()))
     error, bound = np.abs(found - expected), party.dry().error_bound(dry) + slack
-    # The promise holds with probability 1 - 2**-20 a value; twice the noise has one below 2**-40.
-    assert error.max() <= bound + TAIL_SIGMAS * float(dry.data[1].max())
+    assert error.max() <= worst_of_many(party.dry(), dry) + slack
     assert (error > bound).sum() <= (3 if dry.data[1].any() else 0)
 
 

@@ -150,13 +150,19 @@ def pool_empty(scene: Scene, number: int) -> Iterator[Ending]:
 
 @fault("memory limit hit", "right", "worker-lost")
 def memory_limit(scene: Scene, number: int) -> Iterator[Ending]:
-    """No byte more for the worker that evaluated last, and keys that it has not seen."""
-    party, since = Party(scene, "alice", "linear", SCHEMES[number % 2]), computed(scene)
-    server = party.reached()
-    scene.party("linear", SCHEMES[number % 2]).ask()
-    pid = busiest(scene, since)
-    with suppress(ProcessLookupError, FileNotFoundError):
-        used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.prlimit(pid, resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
-    yield recovered(party, party.ask(server))
+    """No byte more for any worker, and keys that none has seen."""
+    party = Party(scene, "alice", "linear", SCHEMES[number % 2])
+    server, workers = party.reached(), scene.running.workers()
+    try:
+        for pid in workers:
+            _limit(pid, int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize())
+        yield recovered(party, party.ask(server))
+    finally:
+        for pid in workers:
+            _limit(pid, resource.RLIM_INFINITY)
     party.server().unregister(party.client)
+
+
+def _limit(pid: int, size: int) -> None:
+    with suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))

@@ -93,12 +93,12 @@ class Running:
         return found
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    """What ``condition`` returns once it is true."""
+def wait_for(condition: Callable[[], Any], seconds: float = 30, pause_s: float = 0.02) -> Any:
+    """What ``condition`` returns once it is true; asked again after every pause."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
+        time.sleep(pause_s)
     return value
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -177,12 +176,11 @@ def test_an_idle_worker_fills_the_pool_that_the_next_request_uses(serving: Runni
     assert blindings(serving) == {"ahead": 0, "late": size}
 
     def served_from_the_pool() -> bool:
-        time.sleep(0.5)  # a worker fills its pools once it is idle
         before = blindings(serving)["ahead"]
         results(remote, x, 1)
         return blindings(serving)["ahead"] == before + size
 
-    wait_for(served_from_the_pool)
+    wait_for(served_from_the_pool, pause_s=0.5)  # a worker fills its pools once it is idle
     scores = party.decrypt(remote.evaluate(x))
     assert np.abs(scores - clear_scores(made("linear"), X)).max() < 2.0**-7
 
@@ -206,7 +204,7 @@ def test_no_blinding_is_used_twice_by_two_workers_from_their_pools_or_after_a_re
             thread.join()
 
     burst()
-    wait_for(lambda: time.sleep(0.5) or (results(remote, x, 1) and blindings(serving)["ahead"] > 0))
+    wait_for(lambda: results(remote, x, 1) and blindings(serving)["ahead"] > 0, pause_s=0.5)
     burst()
     assert len(serving.workers()) == 2
     serving.stop()
