@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Party
 
+from conftest import Party
 from hepipe.errors import MalformedFrame, OutOfRange, ScaleMismatch, ShapeMismatch, Unsupported
 from hepipe.schemes.base import Feature
 from hepipe.schemes.frames import BLINDED, Kind, parse
