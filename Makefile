@@ -70,8 +70,8 @@ faults: setup ## Inject every fault of the service 20 times and write the table 
 	@cd tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m faults --times 20 --out faults/README.md
 
 check: setup ## Lint and format of code and notebooks (ruff), types (mypy --strict)
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check --no-cache .
+	@$(BIN)/ruff format --no-cache --check .
 	@$(BIN)/mypy --strict src
 
 bench: setup ## Scoring, depth and training side by side with plain phe and TenSEAL's tutorial way
