@@ -82,12 +82,13 @@ bench: setup ## Scoring, depth and training side by side with plain phe and TenS
 load: setup ## A server under load from 32 clients on this machine, into results/full/load (six minutes, quiet machine)
 	@$(BIN)/python benchmarks/load.py
 
-# torch's requirements are stated here, because those of the registry's build name CUDA packages.
+# torch's requirements are stated here, because those of the registry's build name CUDA packages. From 4.25 on, jsonschema
+# builds a parser of IRIs for seconds whenever it is imported, as jupyter, nbformat and papermill do.
 lock: ## Pin requirements.lock again from pyproject.toml (needs uv)
 	@temporary=$$(mktemp -d); trap 'rm -rf "$$temporary"' EXIT; \
 	printf '%s\n' '[[dependency-metadata]]' 'name = "torch"' 'version = "2.13.0"' \
 	  'requires-dist = ["filelock", "fsspec>=0.8.5", "jinja2", "networkx>=2.5.1", "setuptools>=77.0.3", "sympy>=1.13.3", "typing-extensions>=4.10.0"]' > "$$temporary/uv.toml"; \
-	echo 'torch==2.13.0' > "$$temporary/constraints.txt"; \
+	printf '%s\n' 'torch==2.13.0' 'jsonschema<4.25' > "$$temporary/constraints.txt"; \
 	$(UV) pip compile --quiet --config-file "$$temporary/uv.toml" --constraints "$$temporary/constraints.txt" \
 	  --universal --python-version 3.11 --fork-strategy fewest --all-extras \
 	  --no-emit-index-url --no-header --no-annotate --output-file "$$temporary/pins" pyproject.toml; \

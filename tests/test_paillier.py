@@ -184,26 +184,6 @@ def test_sums_and_multiples_equal_the_integer_reference(data, values):
     assert decryptor.decrypt_integers(z).tolist() == expected.tolist()
 
 
-@settings(max_examples=100, deadline=None)
-@given(data=st.data(), values=matrices(bound=10), factor=st.floats(-10, 10))
-def test_laws(data, values, factor):
-    holder, evaluator, decryptor = parties(DEEP)
-    x, y = holder.encrypt(values, 10), holder.encrypt(draw_matrix(data, values.shape, 10), 10)
-
-    def plain(t):
-        return decryptor.decrypt_integers(t).tolist()
-
-    assert plain(evaluator.add(x, y)) == plain(evaluator.add(y, x))
-    assert plain(evaluator.sub(evaluator.add(x, y), y)) == plain(x)
-    assert plain(evaluator.add(x, 0)) == plain(x)
-    left = evaluator.mul_plain(evaluator.add(x, y), factor)
-    right = evaluator.add(evaluator.mul_plain(x, factor), evaluator.mul_plain(y, factor))
-    assert plain(left) == plain(right)
-    again = evaluator.rerandomize(x)
-    assert plain(again) == plain(x)
-    assert all(c != d for a, b in zip(again.data, x.data, strict=True) for c, d in zip(a, b, strict=True))
-
-
 def test_a_product_at_a_scale_asked_for():
     holder, evaluator, decryptor = parties(DEEP)
     x = holder.encrypt([[1.5]])

@@ -108,6 +108,12 @@ def small(request: pytest.FixtureRequest) -> Party:
     return party_of(SMALL[request.param])
 
 
+@pytest.fixture(params=[name for name in SMALL if name.startswith("clear")])
+def clear(request: pytest.FixtureRequest) -> Party:
+    """The integer reference and the one of floats."""
+    return party_of(SMALL[request.param])
+
+
 @pytest.fixture(params=[name for name in SMALL if name.startswith(("paillier", "ckks"))])
 def encrypting(request: pytest.FixtureRequest) -> Party:
     """Every scheme that hides something, on test keys."""

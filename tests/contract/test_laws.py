@@ -264,6 +264,5 @@ def test_a_law_holds_at_secure_sizes(secure: Party, law: Law, case: Case) -> Non
 @pytest.mark.parametrize("law", [law for law in LAWS if law is not serialisation], ids=lambda law: law.__name__)
 @settings(max_examples=100, **shared)
 @given(case=case())
-def test_a_law_holds_without_encryption(small: Party, law: Law, case: Case) -> None:
-    if small.parameters.name == "clear":
-        law(small, case)
+def test_a_law_holds_without_encryption(clear: Party, law: Law, case: Case) -> None:
+    law(clear, case)
