@@ -21,14 +21,14 @@ from hepipe.study.show import SUMMARY
 
 PROFILES: dict[str, dict[str, Value]] = {
     "smoke": {
-        **{"N_QUERIES": 16, "SIGMOID_QUERIES": 4, "TREE_QUERIES": 4, "ROUND_QUERIES": 2},
+        **{"N_QUERIES": 8, "SIGMOID_QUERIES": 2, "TREE_QUERIES": 2, "ROUND_QUERIES": 1},
         **{"REPEATS": 1, "CV_REPEATS": 1, "DRAWS": 10, "GAP_BITS": 6, "BITS": 3, "TREES": 2, "SECURITY_BITS": 0},
-        **{"STEPS": 4, "TUTORIAL_ROWS": 2, "PAILLIER_ROWS": 2},
+        **{"STEPS": 3, "TUTORIAL_ROWS": 1, "PAILLIER_ROWS": 2},
     },
     "quick": {
         **{"SIGMOID_QUERIES": 8, "TREE_QUERIES": 2, "ROUND_QUERIES": 1},
         **{"REPEATS": 1, "CV_REPEATS": 1, "DRAWS": 50, "GAP_BITS": 6, "BITS": 3, "TREES": 2},
-        **{"STEPS": 8, "TUTORIAL_ROWS": 4, "PAILLIER_ROWS": 2},
+        **{"STEPS": 6, "TUTORIAL_ROWS": 2, "PAILLIER_ROWS": 2},
     },
     "full": {},
 }
