@@ -69,7 +69,7 @@ def test_jobs_come_in_the_order_of_names_with_the_parameters_of_the_profile(plac
     assert [job.name for job in jobs] == ["00_a", "01_b"]
     assert jobs[0].parameters == {"REPEATS": 1}
     assert jobs[1].parameters == {
-        "N_QUERIES": 16,
+        "N_QUERIES": 8,
         "REPEATS": 1,
         "SECURITY_BITS": 0,
         "OUT": "results/smoke/01_b",
