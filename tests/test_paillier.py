@@ -184,6 +184,16 @@ def test_sums_and_multiples_equal_the_integer_reference(data, values):
     assert decryptor.decrypt_integers(z).tolist() == expected.tolist()
 
 
+@settings(max_examples=100, deadline=None)
+@given(values=matrices(bound=10))
+def test_rerandomisation_changes_every_ciphertext(values):
+    holder, evaluator, decryptor = parties(DEEP)
+    x = holder.encrypt(values, 10)
+    again = evaluator.rerandomize(x)
+    assert decryptor.decrypt_integers(again).tolist() == decryptor.decrypt_integers(x).tolist()
+    assert all(c != d for a, b in zip(again.data, x.data, strict=True) for c, d in zip(a, b, strict=True))
+
+
 def test_a_product_at_a_scale_asked_for():
     holder, evaluator, decryptor = parties(DEEP)
     x = holder.encrypt([[1.5]])
