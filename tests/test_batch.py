@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -177,6 +179,17 @@ def test_the_kernel_is_this_interpreter_in_this_folder(place: Path) -> None:
     (outcome,) = run_batch(plan_batch())
     seen = json.loads((outcome.folder / "seen").read_text())
     assert seen == [sys.executable, str(place.parent), "1"]
+
+
+@pytest.mark.notebooks
+def test_a_run_closes_its_event_loop(place: Path) -> None:
+    write_notebook(place, "00_a", "pass")
+    gc.collect()  # what earlier tests left
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        run_batch(plan_batch())
+        gc.collect()
+    assert [str(one.message) for one in caught if one.category is ResourceWarning] == []
 
 
 @pytest.mark.notebooks

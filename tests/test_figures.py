@@ -29,6 +29,7 @@ MODEL = "logistic regression, sigmoid of degree 3"
 def _warnings_fail() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # of what other tests left, collected while a figure draws
         yield
 
 

@@ -10,12 +10,14 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
 import papermill
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import ensure_event_loop
 from papermill.exceptions import PapermillExecutionError
 
 from hepipe.errors import RunFailed
@@ -71,15 +73,17 @@ def execute(notebook: Path, target: Path, parameters: Mapping[str, Value], on_ce
             on_cell(cell_index, total)
 
     try:
-        papermill.execute_notebook(
-            notebook,
-            target,
-            dict(parameters),
-            kernel_name="python3",
-            kernel_manager_class=LocalKernel,
-            on_cell_start=started,
-            progress_bar=False,
-        )
+        # papermill runs in the thread's event loop, makes one where there is none, and never closes it.
+        with closing(ensure_event_loop()):
+            papermill.execute_notebook(
+                notebook,
+                target,
+                dict(parameters),
+                kernel_name="python3",
+                kernel_manager_class=LocalKernel,
+                on_cell_start=started,
+                progress_bar=False,
+            )
     except PapermillExecutionError as error:
         first_line = str(error.evalue).partition("\n")[0]
         raise RunFailed(f"cell [{error.exec_count}]: {error.ename}: {first_line}") from error
