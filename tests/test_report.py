@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import hepipe
-from hepipe.errors import DataError
+from hepipe.errors import DataError, OutOfRange
 from hepipe.models.linear import linear_regression, logit_model
 from hepipe.models.schema import Column, Schema
 from hepipe.study import report
@@ -76,6 +76,12 @@ def test_one_row_is_its_own_batch_and_is_measured_once() -> None:
     (measured,) = hepipe.compare(model, [[0.5, 0.25]], schemes="ckks", repeats=2, progress="off").measurements
     assert measured.batch == measured.one
     assert (measured.batch.samples, len(measured.batch.totals)) == (1, 2)
+
+
+def test_what_is_never_timed_is_refused() -> None:
+    model = linear_regression([1.0, -2.0], 0.1, Schema((Column("a", -1, 1), Column("b", -1, 1))))
+    with pytest.raises(OutOfRange, match="at least once"):
+        hepipe.compare(model, [[0.5, 0.25]], schemes="clear", repeats=0)
 
 
 def test_a_single_value_has_no_r2_and_no_warning_either() -> None:

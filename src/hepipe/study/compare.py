@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, r2_score
 
-from hepipe.errors import ShapeMismatch, Unsupported
+from hepipe.errors import OutOfRange, ShapeMismatch, Unsupported
 from hepipe.models.logistic import clear_scores
 from hepipe.protocol.parties import Client
 from hepipe.schemes.base import CipherTensor, FloatArray, Samples
@@ -56,8 +56,9 @@ def compare(
     progress: ProgressMode = "auto",
     server: Elsewhere | None = None,
 ) -> Comparison:
-    """Predict X under each scheme and policy ``repeats`` times after a warm-up, the first row alone and all as a batch.
+    """Predict X under each scheme and policy ``repeats`` times, the first row alone and all as a batch.
 
+    repeats            timed, at least one, after one warm-up with the first row
     schemes, policies  sequences, or one comma-separated string as notebooks pass them
     y                  true targets, for accuracy (classification) or R2 (regression); None leaves both NaN
     server             a RemoteServer or MailboxServer that evaluates ``model`` in place of this process. The plans are
@@ -66,6 +67,8 @@ def compare(
     Every query travels through frames, so that packing and parsing are counted. Nothing is pre-computed in the timed
     phases; ``offline_ms`` says how much of them could be.
     """
+    if repeats < 1:
+        raise OutOfRange(f"repeats={repeats}: time a query at least once")
     rows = len(np.asarray(X))
     if rows < 1 or (y is not None and len(np.asarray(y)) != rows):
         raise ShapeMismatch(
@@ -110,6 +113,7 @@ def _measure(model: Any, planned: Any, server: Elsewhere | None, X: Any, y: Any,
     with keygen("keygen"):
         parties = Here(model, planned) if server is None else There(server, planned)
     try:
+        parties.query(X[:1], Stopwatch())  # the warm-up: keys, tables and code are those of the batch as well
         one = batch = _repeated(parties, X[:1], repeats)
         if len(X) > 1:  # a batch of one row has just been measured
             batch = _repeated(parties, X, repeats)
@@ -140,8 +144,8 @@ def _measure(model: Any, planned: Any, server: Elsewhere | None, X: Any, y: Any,
 
 def _repeated(parties: Parties, X: Any, repeats: int) -> tuple[Found, Stopwatch]:
     watch = Stopwatch()
-    for each in (Stopwatch(), *[watch] * repeats):  # the first is the warm-up
-        found = parties.query(X, each)
+    for _ in range(repeats):
+        found = parties.query(X, watch)
     return found, watch
 
 

@@ -49,7 +49,8 @@ class LocalKernel(AsyncKernelManager):
         LocalKernel.known.add(self)
 
     async def _async_pre_start_kernel(self, **settings: Any) -> tuple[list[str], dict[str, Any]]:
-        settings["env"] = {**os.environ, BATCH_VARIABLE: "1"}
+        # One thread a notebook, as its table says: side by side, waiting threads would take the cores of the others.
+        settings["env"] = {"OMP_NUM_THREADS": "1", **os.environ, BATCH_VARIABLE: "1"}
         return await super()._async_pre_start_kernel(**settings)
 
 
