@@ -120,6 +120,14 @@ def test_a_figure_of_a_single_scheme_draws(draw: Draw, scheme: str) -> None:
     assert draw(alone, None).png()
 
 
+def test_a_figure_is_drawn_again_only_after_a_change() -> None:
+    picture = figures.figure_bytes(compared(), None)
+    first = picture.png()
+    assert picture.png() is first
+    picture.axes[0].set_title("changed")
+    assert picture.png() != first
+
+
 def drawn() -> list[Picture]:
     pictures = [draw(compared(insecure=True), dataset(synthetic=True)) for draw in OF_COMPARISONS]
     marks = {"the one system": 0.70, "the other, much longer named system": 0.71}

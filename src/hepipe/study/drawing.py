@@ -29,15 +29,18 @@ class Picture(Figure):
 
     def __init__(self, width: float, height: float) -> None:
         super().__init__(figsize=(width, height), layout="constrained", facecolor="white", dpi=DPI)
+        self._drawn = b""
 
     def _repr_png_(self) -> bytes:
         return self.png()
 
     def png(self) -> bytes:
-        """The picture as a PNG file."""
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", metadata={"Software": None})
-        return buffer.getvalue()
+        """The picture as a PNG file; drawn again only after a change."""
+        if self.stale or not self._drawn:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", metadata={"Software": None})
+            self._drawn, self.stale = buffer.getvalue(), False
+        return self._drawn
 
 
 def colour(scheme: str, known: Sequence[str] = ()) -> str:
