@@ -328,9 +328,9 @@ def test_what_nobody_touched_expires_and_what_lives_stays(box):
     store.put(f"{folder(old)}/.partial-1", b"half")
     store.put(f"{folder(old)}/{'0' * 32}.reply", b"nobody collected this")
     _, client, live = left(box)
-    time.sleep(1.1)
+    time.sleep(3.1)  # S3 keeps whole seconds
     store.put(live.place.name("alive", 1), b"still here")
-    assert clean(store, 0.6) == 4
+    assert clean(store, 2.5) == 4
     assert {name.partition(".")[0] for name in box.left()} == {live.place.job}
     with pytest.raises(HepipeError, match="withdrawn or has expired"):
         gone.collect(old)
