@@ -17,7 +17,7 @@ from hepipe.models.logistic import clear_scores, with_sigmoid
 from hepipe.models.schema import Schema
 from hepipe.protocol.parties import Client, Server
 from hepipe.schemes.dry import DryEvaluator
-from hepipe.schemes.parameters import MAX_LOG_Q, CkksParameters
+from hepipe.schemes.parameters import MAX_LOG_Q, TAIL_SIGMAS, CkksParameters
 from hepipe.study.plan import Plan, plan
 
 FEATURES = 6
@@ -86,8 +86,10 @@ def test_a_single_prime_keeps_its_precision_though_it_has_no_special_one() -> No
     rows = np.resize(X, (2048, FEATURES))
     client = Client(planned)
     server = Server(linear(), client.public())
-    errors = np.abs(client.decrypt(server.evaluate(client.encrypt(rows))) - clear_scores(linear(), rows))
-    assert errors.max() <= planned.error_bound
+    errors = client.decrypt(server.evaluate(client.encrypt(rows))) - clear_scores(linear(), rows)
+    # The bound is five sigma of a value: one of 2048 lies beyond it in one run of 500, but sigma itself is sharp.
+    assert np.sqrt(np.mean(errors**2)) <= 1.15 * planned.error_bound / TAIL_SIGMAS
+    assert np.abs(errors).max() <= 1.5 * planned.error_bound
 
 
 @pytest.mark.parametrize("bits", [10, 20, 30])
