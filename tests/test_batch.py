@@ -180,12 +180,19 @@ def test_a_run_leaves_nothing_of_the_run_before(place: Path) -> None:
 
 
 @pytest.mark.notebooks
-def test_the_kernel_is_this_interpreter_in_this_folder(place: Path) -> None:
-    look = "import json, os, sys, pathlib; seen = [sys.executable, os.getcwd(), os.environ['HEPIPE_BATCH']]"
-    write_notebook(place, "00_a", look, "pathlib.Path(OUT, 'seen').write_text(json.dumps(seen))")
+@pytest.mark.parametrize(("wanted", "threads"), [(None, "1"), ("2", "2")])
+def test_the_kernel_is_this_interpreter_in_this_folder_with_one_thread_unless_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch, wanted: str | None, threads: str
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if wanted:
+        monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    look = "import json, os, sys, pathlib; variables = [os.environ[n] for n in ('HEPIPE_BATCH', 'OMP_NUM_THREADS')]"
+    keep = "pathlib.Path(OUT, 'seen').write_text(json.dumps([sys.executable, os.getcwd(), *variables]))"
+    write_notebook(place, "00_a", look, keep)
     (outcome,) = run_batch(plan_batch())
     seen = json.loads((outcome.folder / "seen").read_text())
-    assert seen == [sys.executable, str(place.parent), "1"]
+    assert seen == [sys.executable, str(place.parent), "1", threads]
 
 
 @pytest.mark.notebooks

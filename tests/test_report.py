@@ -8,6 +8,7 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,8 @@ from hepipe.study import report
 from hepipe.study.captions import Table, cell, data_text, findings, footer
 from hepipe.study.compare import Comparison
 from hepipe.study.datasets import Dataset
-from hepipe.study.measure import NETWORKS, Measurement
+from hepipe.study.measure import NETWORKS, Measurement, Stopwatch
+from hepipe.study.queries import Here
 from hepipe.study.tables import STAGES, gap, security
 
 COLUMNS = [
@@ -76,6 +78,20 @@ def test_one_row_is_its_own_batch_and_is_measured_once() -> None:
     (measured,) = hepipe.compare(model, [[0.5, 0.25]], schemes="ckks", repeats=2, progress="off").measurements
     assert measured.batch == measured.one
     assert (measured.batch.samples, len(measured.batch.totals)) == (1, 2)
+
+
+def test_one_row_warms_up_and_nothing_else_goes_untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, query = [], Here.query
+
+    def counted(parties: Here, X: Any, watch: Stopwatch) -> Any:
+        sizes.append(len(X))
+        return query(parties, X, watch)
+
+    monkeypatch.setattr(Here, "query", counted)
+    model = linear_regression([1.0, -2.0], 0.1, Schema((Column("a", -1, 1), Column("b", -1, 1))))
+    (found,) = hepipe.compare(model, [[0.5, 0.25]] * 3, schemes="clear", repeats=2, progress="off").measurements
+    assert sizes == [1, 1, 1, 3, 3]
+    assert (len(found.one.totals), len(found.batch.totals)) == (2, 2)
 
 
 def test_what_is_never_timed_is_refused() -> None:
