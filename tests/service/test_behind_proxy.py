@@ -124,9 +124,10 @@ def test_a_stop_behind_nginx_finishes_rounds_and_costs_a_client_only_time(proxie
 
     assert np.abs(client.decrypt(hasty.evaluate(client.encrypt(ROWS), Stopping())) - scores).max() <= bound
     stopping.join()
-    with pytest.raises((Refused, PeerLost), match=r"502|connection to the server broke") as caught:  # asked again
-        hasty.evaluate(client.encrypt(ROWS), client.link())
-    assert not isinstance(caught.value, Refused) or caught.value.kind == "busy"
+    for _ in range(50):  # each time; of the handshakes that two threads shared, one in 170 was never answered
+        with pytest.raises(Refused, match="502") as caught:
+            hasty.evaluate(client.encrypt(ROWS), client.link())
+        assert caught.value.kind == "busy"
     starting = threading.Thread(target=server.start)
     starting.start()
     patient.register(client)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from websockets.sync.client import connect
 
 import hepipe
 from hepipe.models.logistic import clear_scores
@@ -18,6 +17,7 @@ from hepipe.protocol.parties import Client
 from hepipe.schemes.frames import Kind, kind_of, split
 from hepipe.service.inference import LENGTH_HEADER
 from hepipe.service.keyring import KeyRing
+from hepipe.service.transport import WebSocketEnds
 from service import traces
 from service.exchanges import Exchange, exchange, seen
 from service.hidden import PASSPHRASE, frames, secrets_of
@@ -176,10 +176,13 @@ def test_the_same_search_finds_them_when_they_are_sent_in_the_clear(proxied: Pro
 
 def test_a_message_in_the_clear_is_found_under_the_mask_of_its_websocket(proxied: Proxied) -> None:
     before, hidden = len(proxied.inner.conversations), traces.of_numbers(ROWS.to_numpy())
-    url = proxied.url.replace("https", "wss") + "/v2/models/square/rounds"
-    with connect(url, ssl=proxied.trusted, additional_headers=proxied.headers) as conversation:
-        conversation.send(json.dumps({"rows": ROWS.to_numpy().tolist()}))
-        assert json.loads(conversation.recv(30))["status"] == 400
+
+    def tell(conversation: WebSocketEnds) -> str:
+        conversation.send_text(json.dumps({"rows": ROWS.to_numpy().tolist()}))
+        return conversation.receive_text()
+
+    answer = proxied.remote("square")._transport.converse("/v2/models/square/rounds", tell)
+    assert json.loads(answer)["status"] == 400
     (one,) = proxied.inner.conversations[before:]
     assert traces.Record([bytes(one.up), bytes(one.down)]).found(hidden) == set()
     assert traces.Record(seen([one])).found(hidden)

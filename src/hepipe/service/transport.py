@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-from websockets.sync.client import ClientConnection, connect
 
 from hepipe.errors import MalformedFrame, PeerLost, Unsupported
 from hepipe.protocol.pipe import MAX_BYTES
@@ -67,12 +69,14 @@ class Transport:
     def _connected(self, path: str, talk: Callable[[WebSocketEnds], T]) -> T:
         url = "ws" + self._url.removeprefix("http") + path
         tls = self._tls if url.startswith("wss") else None
+        opening = connect(
+            url, ssl=tls, additional_headers=self._headers, compression=None, max_size=MAX_BYTES,
+            open_timeout=self._timeout_s, close_timeout=1,
+        )  # fmt: skip
         try:
-            with connect(
-                url, ssl=tls, additional_headers=self._headers, compression=None, max_size=MAX_BYTES,
-                open_timeout=self._timeout_s, close_timeout=1,
-            ) as socket:  # fmt: skip
-                return talk(WebSocketEnds(socket, self._timeout_s))
+            # One thread reads and writes: OpenSSL allows no two, and what one of two writes may never arrive.
+            with start_blocking_portal() as portal, portal.wrap_async_context_manager(opening) as socket:
+                return talk(WebSocketEnds(portal, socket, self._timeout_s))
         except InvalidStatus as error:
             raise Refused.from_body(bytes(error.response.body or b""), error.response.status_code) from error
         except (WebSocketException, OSError) as error:
@@ -99,22 +103,22 @@ class WebSocketEnds:
     received  the last message of the other
     """
 
-    def __init__(self, socket: ClientConnection, timeout_s: float) -> None:
-        self._socket, self._timeout_s = socket, timeout_s
+    def __init__(self, portal: BlockingPortal, socket: ClientConnection, timeout_s: float) -> None:
+        self._portal, self._socket, self._timeout_s = portal, socket, timeout_s
         self.sent = self.received = b""
 
     def send(self, message: bytes) -> None:
         """Send one frame; Refused with the server's words if it has closed the conversation with a reason."""
         self.sent = self.sent or message
         try:
-            self._socket.send(message)
+            self._portal.call(self._socket.send, message)
         except ConnectionClosed:
             self.receive()
             raise
 
     def receive(self) -> bytes:
         """One frame; Refused with the server's words."""
-        message = self._socket.recv(self._timeout_s)
+        message = self._portal.call(self._next)
         if isinstance(message, str):
             raise Refused.from_body(message.encode(), 503)
         self.received = message
@@ -122,11 +126,15 @@ class WebSocketEnds:
 
     def send_text(self, message: str) -> None:
         """Send one text."""
-        self._socket.send(message)
+        self._portal.call(self._socket.send, message)
 
     def receive_text(self) -> str:
         """One text; MalformedFrame for anything else."""
-        message = self._socket.recv(self._timeout_s)
+        message = self._portal.call(self._next)
         if not isinstance(message, str):
             raise MalformedFrame("a binary message where the server says what its answer is bound to")
         return message
+
+    async def _next(self) -> str | bytes:
+        async with asyncio.timeout(self._timeout_s):
+            return await self._socket.recv()
